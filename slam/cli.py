@@ -14,12 +14,13 @@ from slam import __version__
 
 BAD_INPUT = 2  # exit status, as argparse's own
 INTERRUPTED = 130  # as a shell reports Ctrl-C
+READER_LEFT = 141  # as a shell reports a broken pipe
 
 logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 2 bad input, 130 interrupted."""
+    """Run one command; returns the exit status: its own, or one of those above."""
     options = _parser().parse_args(arguments)
     _start_logging(options.verbose - options.quiet)
     try:
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return READER_LEFT
     except KeyboardInterrupt:
         print("slam: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -43,9 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from slam.config import load_config
-    from slam.system import run
 
-    result = run(load_config(options.config, _run_overrides(options)))
+    config = load_config(options.config, _run_overrides(options))
+    from slam.system import run  # after the settings: a mistake in them shows at once
+
+    result = run(config)
     print(result.summary())
     return result.exit_code
 
@@ -69,13 +72,16 @@ def _run_overrides(options: argparse.Namespace) -> list[str]:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from slam.evaluation import evaluate_files, format_result, plot_evaluation
+    from slam.evaluation import evaluate_files, format_table
 
-    inputs = {"frames": options.frames, "max_dt": options.max_dt, "format": options.format}
-    result = evaluate_files(options.trajectory, options.ground_truth, **inputs)
+    settings = {"frames": options.frames, "max_dt": options.max_dt, "format": options.format}
+    given = {name: value for name, value in settings.items() if value is not None}
+    result = evaluate_files(options.trajectory, options.ground_truth, **given)
     if options.plot is not None:
-        plot_evaluation(options.plot, result)
-    print(json.dumps(result.to_dict(), indent=2) if options.json else format_result(result))
+        from slam.evaluation.report import plot_evaluation  # matplotlib, only where it is used
+
+        plot_evaluation(options.plot, result, title=str(options.trajectory))
+    print(json.dumps(result.to_dict(), indent=2) if options.json else format_table(result))
     return 0
 
 
@@ -134,11 +140,11 @@ def _add_eval(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     command = commands.add_parser("eval", help="errors of a trajectory against ground truth")
     command.set_defaults(command=_eval)
     add = command.add_argument
-    add("trajectory", metavar="TRAJECTORY", type=Path, help="file: time tx ty tz qx qy qz qw")
-    add("ground_truth", metavar="GROUNDTRUTH", type=Path, help="file or folder of a data set")
-    add("--frames", metavar="FILE", type=Path, help="list of all images, for the part tracked")
+    add("trajectory", metavar="TRAJECTORY", type=Path, help="file in TUM, EuRoC or KITTI format")
+    add("ground_truth", metavar="GROUNDTRUTH", type=Path, help="file in one of these formats")
+    add("--frames", metavar="FILE", type=Path, help="rgb.txt or the like: all images, posed or not")
     add("--max-dt", metavar="S", type=float, help="largest difference of paired time stamps, s")
-    add("--format", metavar="F", default="auto", help="of the ground truth (default: recognised)")
+    add("--format", metavar="F", help="tum, euroc or kitti (default: recognised from the files)")
     add("--json", action="store_true", help="print JSON")
     add("--plot", metavar="FILE.png", type=Path, help="draw both paths")
     return command
