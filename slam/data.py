@@ -30,5 +30,5 @@ def data_path(kind: str, name: str) -> Path:
     if name not in names:
         closest = difflib.get_close_matches(name, names, n=1)
         hint = f"did you mean {closest[0]}?" if closest else f"there are: {', '.join(names)}"
-        raise FileNotFoundError(f"no {kind.removesuffix('s')} is called {name!r}; {hint}")
+        raise FileNotFoundError(f"no {name!r} among the {kind}; {hint}")
     return data_folder(kind) / f"{name}.yaml"
