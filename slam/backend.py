@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from slam.config import Config
 from slam.frame import Correspondence, Keyframe, PairGuess
 from slam.graph import Edge, Graph
-from slam.mapping import covisibility, project_grid, relative
+from slam.mapping import covisibility, dense_flow, project_grid, relative
 from slam.optimization import BundleAdjustment, bundle_adjust
 from slam.predictors import Predictor
 from slam.timing import Timings
@@ -148,7 +147,7 @@ class Backend:
         i, j = pair
         target, _ = self._induced(keyframes, i, j)
         back, _ = self._induced(keyframes, j, i)
-        guess = PairGuess(self._dense(target), self._dense(back))
+        guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (target, back)))
         first, second = keyframes[i].frame.features, keyframes[j].frame.features
         prediction = self.predictor.pair(first, second, guess, fine=True)
         minimum = self.config.bundle_adjustment.minimum_match
@@ -156,16 +155,6 @@ class Backend:
         keep = j in self._neighbours(keyframes, i)
         share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}
         return {e: c for e, c in edges.items() if keep or share[e] > minimum}, target
-
-    def _dense(self, target: Tensor) -> Tensor:
-        """Dense flow [h, w, 2] from where grid pixels land, outliers and holes smoothed away."""
-        grid = self.predictor.grid
-        limit = grid.width / 2
-        flow = (target - grid.pixel).nan_to_num(0.0, 0.0, 0.0).clamp(-limit, limit)
-        coarse = flow.reshape(grid.rows, grid.columns, 2).numpy()
-        planes = [cv2.medianBlur(np.ascontiguousarray(coarse[..., k]), 5) for k in (0, 1)]
-        size = (grid.width, grid.height)
-        return torch.from_numpy(cv2.resize(np.dstack(planes), size, interpolation=cv2.INTER_LINEAR))
 
     def _adjust_window(self, keyframes: Sequence[Keyframe], number: int) -> None:
         """The last keyframes move; those linked to them take part as they are."""

@@ -187,6 +187,17 @@ class BundleAdjustmentSettings(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class MapSettings(Section):
+    """The dense cloud that is written."""
+
+    stride: int = setting(2, unit="px", help="distance of its pixels", minimum=1)
+    views: int = setting(3, help="keyframes that each pixel is measured in", minimum=2)
+    confidence: float = setting(
+        20.0, help="1 / relative sigma that a written point has at least", minimum=0.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class FocalSettings(Section):
     """Self-calibration of one focal length."""
 
@@ -237,6 +248,7 @@ class Config(Section):
     relocalization: RelocalizationSettings = RelocalizationSettings()
     bundle_adjustment: BundleAdjustmentSettings = BundleAdjustmentSettings()
     focal: FocalSettings = FocalSettings()
+    map: MapSettings = MapSettings()
 
 
 def load_config(path_or_preset: str | Path | None, overrides: Iterable[str] = ()) -> Config:

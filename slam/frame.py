@@ -58,7 +58,9 @@ class Features:
 
     grey: Tensor  # [h, w] uint8
     rgb: Tensor  # [h, w, 3] uint8
-    texture: Tensor  # [P] float32, smaller eigenvalue of the structure tensor at the grid, grey^2/px^2
+    texture: (
+        Tensor  # [P] float32, smaller eigenvalue of the structure tensor at the grid, grey^2/px^2
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,9 +309,7 @@ class Frontend:
         new_keyframe: bool,
     ) -> Step:
         packed = None if measured is None else pack(self.predictor.grid, measured)
-        record = FrameRecord(
-            frame.index, frame.time, frame.seconds, state, number, T_kf, packed
-        )
+        record = FrameRecord(frame.index, frame.time, frame.seconds, state, number, T_kf, packed)
         self.graph.set_record(record)
         self._last = record
         return Step(record, self.graph.T_WC(record), new_keyframe, frame.seconds)

@@ -98,9 +98,7 @@ def parallax(
 def bearings(pixel: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
     """Unit rays [N, 3] of pixels [N, 2]."""
     fx, fy, cx, cy = intrinsics
-    rays = np.stack(
-        [(pixel[:, 0] - cx) / fx, (pixel[:, 1] - cy) / fy, np.ones(len(pixel))], axis=1
-    )
+    rays = np.stack([(pixel[:, 0] - cx) / fx, (pixel[:, 1] - cy) / fy, np.ones(len(pixel))], axis=1)
     return rays / np.linalg.norm(rays, axis=1, keepdims=True)
 
 
@@ -206,4 +204,3 @@ def _scaled(
         known_fraction=float((known & measured).sum()) / max(int(measured.sum()), 1),
         cost=result.cost,
     )
-

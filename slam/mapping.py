@@ -122,3 +122,13 @@ def rotation_translation(T: Tensor) -> tuple[Tensor, Tensor]:
 def relative(T_WC_i: Tensor, T_WC_j: Tensor) -> Tensor:
     """T_ji [7]: takes points of camera i to camera j."""
     return se3_mul(se3_inv(T_WC_j), T_WC_i)
+
+
+def dense_flow(grid: Grid, target: Tensor) -> Tensor:
+    """Flow [h, w, 2] px from where grid pixels land [P, 2], outliers and holes smoothed away."""
+    limit = grid.width / 2
+    flow = (target - grid.pixel).nan_to_num(0.0, 0.0, 0.0).clamp(-limit, limit)
+    coarse = flow.reshape(grid.rows, grid.columns, 2).numpy()
+    planes = [cv2.medianBlur(np.ascontiguousarray(coarse[..., k]), 5) for k in (0, 1)]
+    size = (grid.width, grid.height)
+    return torch.from_numpy(cv2.resize(np.dstack(planes), size, interpolation=cv2.INTER_LINEAR))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import platform
 import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +20,14 @@ import torch
 
 from slam import __version__
 from slam.config import Config, to_yaml
-from slam.evaluation import EvaluationResult, evaluate, plot_run
+from slam.densification import densify
+from slam.evaluation import EvaluationResult, evaluate
+from slam.evaluation.report import plot_run
 from slam.export import choose_voxel_size, voxel_downsample, write_ply
-from slam.frame import FrameRecord, TrackState
+from slam.frame import FrameRecord, InverseDepth, Snapshot, TrackState
 from slam.frontend import Step
 from slam.mapcloud import point_cloud
+from slam.predictors import Grid
 from slam.refinement import SOLVED
 from slam.sources import Source
 from slam.system import Slam
@@ -111,9 +116,7 @@ def save(
     posed = [r for r in snapshot.records if r.keyframe >= 0]
     trajectory = _trajectory([(r.time, slam.graph.T_WC(r).numpy()) for r in posed])
     causal = _trajectory(journal.causal)
-    keyframes = _trajectory(
-        sorted((k.frame.time, k.T_WC.numpy()) for k in snapshot.keyframes)
-    )
+    keyframes = _trajectory(sorted((k.frame.time, k.T_WC.numpy()) for k in snapshot.keyframes))
     for name, path in (
         ("trajectory.txt", trajectory),
         ("trajectory_causal.txt", causal),
@@ -121,7 +124,10 @@ def save(
     ):
         write_tum(folder / name, source.to_source_convention(path))
     write_atomically(folder / "config.yaml", to_yaml(config).encode())
-    cloud = point_cloud(snapshot, slam.predictor.grid)
+    with slam.timings.measure("dense map"):
+        grid, depths = densify(snapshot, slam.predictor.grid, config)
+        cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
+    _write_keyframes(folder / "keyframes.npz", snapshot, grid, depths)
     if len(cloud.points):
         size = choose_voxel_size(cloud.points)
         cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)
@@ -138,13 +144,31 @@ def save(
         title=source.name,
         estimate=trajectory,
         states=[r.state.value for r in posed],
-        ground_truth=source.ground_truth,
+        ground_truth=None if final is None else source.ground_truth,
         result=final,
         points=cloud.points,
         colors=cloud.colors,
         keyframe_positions=keyframes.positions,
     )
     return report
+
+
+def _write_keyframes(
+    path: Path, snapshot: Snapshot, grid: Grid, depths: Sequence[InverseDepth]
+) -> None:
+    """Poses and dense depths of the keyframes, for `slam eval-depth` and other programs."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        index=np.array([k.frame.index for k in snapshot.keyframes], np.int64),
+        T_WC=np.array([k.T_WC.numpy() for k in snapshot.keyframes]).reshape(-1, 7),
+        inverse_depth=np.array([d.value.numpy() for d in depths], np.float32),
+        information=np.array([d.information.numpy() for d in depths], np.float32),
+        pixel=grid.pixel.numpy(),
+        working_size=np.array([grid.width, grid.height]),
+        intrinsics=np.array(snapshot.intrinsics),
+    )
+    write_atomically(path, buffer.getvalue())
 
 
 def _trajectory(rows: list[tuple[float, np.ndarray]]) -> Trajectory:
@@ -216,9 +240,7 @@ def _report(
             "platform": platform.platform(),
             "cpus": os.cpu_count(),
         },
-        "frame_list": [
-            {"index": r.index, "time": r.time, "state": r.state.value} for r in records
-        ],
+        "frame_list": [{"index": r.index, "time": r.time, "state": r.state.value} for r in records],
     }
 
 
@@ -240,4 +262,3 @@ def _spans(records: tuple[FrameRecord, ...]) -> list[dict[str, float]]:
         spans[-1]["to"] = record.time
         spans[-1]["frames"] += 1
     return spans
-

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from slam.config import Config
 from slam.frame import Features, Frame, Keyframe, PairGuess, TrackResult
-from slam.mapping import project_grid
+from slam.mapping import dense_flow, project_grid
 from slam.predictors import Predictor
 from slam.tracking import perspective_n_point, track, unproject
 
@@ -112,10 +112,7 @@ def _verify(
     """Dense flow, from nothing and then from where the pose says, must agree with one pose."""
     grid = predictor.grid
     target, _ = project_grid(grid, keyframe.depth, T_fk, intrinsics)
-    flow = (target - grid.pixel).nan_to_num(0.0, 0.0, 0.0).clamp(-grid.width / 2, grid.width / 2)
-    coarse = flow.reshape(grid.rows, grid.columns, 2).numpy()
-    dense = cv2.resize(coarse, (grid.width, grid.height), interpolation=cv2.INTER_LINEAR)
-    guess = PairGuess(torch.from_numpy(dense), None)
+    guess = PairGuess(dense_flow(grid, target), None)
     pair = predictor.pair(keyframe.frame.features, frame.features, guess, fine=True)
     result = track(grid.pixel, keyframe.depth, pair.forward, T_fk, intrinsics, config.tracking)
     settings = config.relocalization

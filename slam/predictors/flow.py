@@ -36,7 +36,10 @@ class FlowPredictor:
     def encode(self, image: Image) -> Features:
         """Grey and colour working images and the texture at the grid pixels."""
         size = (self.grid.width, self.grid.height)
-        rgb = cv2.resize(image.rgb.numpy(), size, interpolation=cv2.INTER_AREA)
+        return self.features(cv2.resize(image.rgb.numpy(), size, interpolation=cv2.INTER_AREA))
+
+    def features(self, rgb: np.ndarray) -> Features:
+        """The same from a working image [h, w, 3] uint8."""
         grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
         texture = self.grid.sample(torch.from_numpy(smaller_eigenvalue(grey)))
         return Features(torch.from_numpy(grey), torch.from_numpy(rgb), texture.contiguous())
@@ -90,8 +93,10 @@ class FlowPredictor:
         error = torch.linalg.vector_norm(step + torch.from_numpy(found), dim=-1)
         u, v = target.unbind(-1)
         inside = (u > 1) & (u < grid.width - 2) & (v > 1) & (v < grid.height - 2)
-        valid = inside & (error < settings.consistency) & (
-            features.texture > settings.texture_threshold
+        valid = (
+            inside
+            & (error < settings.consistency)
+            & (features.texture > settings.texture_threshold)
         )
         variance = (
             settings.noise_floor**2
