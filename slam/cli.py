@@ -46,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
     from slam.config import load_config
 
     config = load_config(options.config, _run_overrides(options))
-    from slam.system import run  # after the settings: a mistake in them shows at once
+    from slam.run import run  # after the settings: a mistake in them shows at once
 
     result = run(config)
     print(result.summary())
@@ -65,7 +65,7 @@ def _run_overrides(options: argparse.Namespace) -> list[str]:
         "source.stride": options.stride,
         "run.out": options.out,
         "run.threads": options.threads,
-        "run.mode": "realtime" if options.realtime else None,
+        "run.realtime": "true" if options.realtime else None,
     }
     given = [f"{name}={value}" for name, value in settings.items() if value is not None]
     return given + options.set
@@ -122,7 +122,7 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     command.set_defaults(command=_run)
     add = command.add_argument
     add("source", metavar="SOURCE", help="folder of a data set or of images, or a video file")
-    add("--out", metavar="DIR", help="folder of the results (default: runs/NAME OF THE SOURCE)")
+    add("--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)")
     add("--format", metavar="F", help="tum, euroc, ... (default: recognised from the files)")
     add("--calib", metavar="C", help="auto, none, a published calibration's name, or a file")
     add("--fov", metavar="DEG", type=float, help="horizontal field of view, if uncalibrated")
@@ -132,7 +132,7 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     add("--config", metavar="C", help="a YAML file or the name of a preset")
     add("--set", metavar="section.key=value", action="append", default=[], help="one setting")
     add("--realtime", action="store_true", help="at the camera's pace: the newest image wins")
-    add("--threads", metavar="N", type=int, help="CPU threads (default: one for each core)")
+    add("--threads", metavar="N", type=int, help="CPU threads")
     return command
 
 

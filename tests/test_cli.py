@@ -41,14 +41,14 @@ def configs(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
         seen.append(config)
         return FakeResult()
 
-    replace_system(monkeypatch, run)
+    replace_run(monkeypatch, run)
     return seen
 
 
-def replace_system(monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], Any]) -> None:
-    module = types.ModuleType("slam.system")
+def replace_run(monkeypatch: pytest.MonkeyPatch, run: Callable[[Config], Any]) -> None:
+    module = types.ModuleType("slam.run")
     module.run = run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "slam.system", module)
+    monkeypatch.setitem(sys.modules, "slam.run", module)
 
 
 def test_run_hands_every_option_to_the_system(run_cli: Run, configs: list[Config]) -> None:
@@ -59,7 +59,7 @@ def test_run_hands_every_option_to_the_system(run_cli: Run, configs: list[Config
     source, run = config.source, config.run
     assert (source.path, source.format, source.calibration) == ("some/desk", "tum", "none")
     assert (source.fov, source.start, source.end, source.stride) == (70.0, 3, 9, 2)
-    assert (run.out, run.mode, run.threads) == ("x y", "realtime", 1)
+    assert (run.out, run.realtime, run.threads) == ("x y", True, 1)
 
 
 def test_run_without_options_changes_only_the_source(run_cli: Run, configs: list[Config]) -> None:
@@ -72,21 +72,21 @@ def test_options_win_over_the_file_and_set_over_options(
     run_cli: Run, configs: list[Config], tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("source: {stride: 2, start: 5}\nrun: {mode: realtime}")
+    path.write_text("source: {stride: 2, start: 5}\nrun: {realtime: true}")
     run_cli(
         "run", "a", "--config", path, "--stride", "3", "--start", "6", "--set", "source.start=7"
     )
     assert (configs[0].source.stride, configs[0].source.start) == (3, 7)
-    assert configs[0].run.mode == "realtime"
+    assert configs[0].run.realtime
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--set", "source.strid=2"], "source.strid: unknown setting; did you mean source.stride?"),
-        (["--fov", "500"], "source.fov: wanted a number from 1 to 179 deg or null, got 500.0"),
-        (["--fov", "nan"], "source.fov: wanted a number from 1 to 179 deg or null, got"),
-        (["--stride", "0"], "source.stride: wanted a whole number of at least 1, got 0"),
+        (["--fov", "500"], "source.fov: wanted a number from 10 to 170 deg, got 500.0"),
+        (["--fov", "nan"], "source.fov: wanted a number from 10 to 170 deg, got"),
+        (["--stride", "0"], "source.stride: wanted a whole number of at least 1 frames, got 0"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: No such file or directory"),
         (["--config", "nowhere"], "no 'nowhere' among the configs; there are: "),
         (["--config", "."], "no '.' among the configs"),
@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_without_traceback(
     def run(_: Config) -> None:
         raise error
 
-    replace_system(monkeypatch, run)
+    replace_run(monkeypatch, run)
     result = run_cli("run", "a")
     assert (result.code, result.err) == (2, f"slam: error: {message}\n")
 
@@ -127,7 +127,7 @@ def test_an_interrupt_is_status_130(run_cli: Run, monkeypatch: pytest.MonkeyPatc
     def run(_: Config) -> None:
         raise KeyboardInterrupt
 
-    replace_system(monkeypatch, run)
+    replace_run(monkeypatch, run)
     result = run_cli("run", "a")
     assert (result.code, result.err) == (130, "slam: interrupted\n")
 
@@ -136,7 +136,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
     def run(_: Config) -> None:
         raise RuntimeError("a bug")
 
-    replace_system(monkeypatch, run)
+    replace_run(monkeypatch, run)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["run", "a"])
 

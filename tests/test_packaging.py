@@ -67,11 +67,15 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_installed(target: Path, cwd: Path, *arguments: str) -> str:
-    """Output of Python run outside the checkout with only the installed package to find."""
+    """Output of Python run outside the checkout, with the installed package and its dependencies.
+
+    Without site (-S): the hook of an editable install would come first.
+    """
+    libraries = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     done = subprocess.run(
-        [sys.executable, *arguments],
+        [sys.executable, "-S", *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(target)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(target), *libraries])},
         capture_output=True,
         text=True,
         check=True,
