@@ -11,7 +11,7 @@ from torch import Tensor
 
 from slam.rendering.shapes import Lamp, Shape, Surface, inverse
 
-SPACING = 0.09  # m between the points where light is worked out
+SPACING = 0.10  # m between the points where light is worked out
 CLEARANCE = 0.035  # m; the points float above their surface, clear of picture frames
 LAMP_RADIUS = 0.25  # m; wide enough for soft shadows
 LAMP_RAYS = 8
@@ -75,9 +75,9 @@ def _extent(surface: Surface) -> tuple[float, float]:
 
 
 def _grid(surface: Surface) -> tuple[tuple[int, int], Tensor, Tensor]:
-    """Grid size (rows, columns), points [M, 3] above the surface, normals [M, 3]; world, float32."""
+    """Grid size (rows, columns), points [M, 3] above the surface, normals [M, 3]; world."""
     width, height = _extent(surface)
-    finest = 2 if surface.shape in (Shape.RECTANGLE, Shape.DISC) else 9
+    finest = 2 if surface.flat else 9
     columns = max(finest, math.ceil(width / SPACING) + 1)
     rows = max(finest, math.ceil(height / SPACING) + 1)
     t, s = torch.meshgrid(
@@ -94,7 +94,7 @@ def _grid(surface: Surface) -> tuple[tuple[int, int], Tensor, Tensor]:
 def _place(surface: Surface, s: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
     """Points and normals [M, 3] of surface coordinates, object frame; flat ones inset by 2 %."""
     a, b, zero = surface.a, surface.b, torch.zeros_like(s)
-    if surface.shape in (Shape.RECTANGLE, Shape.DISC):
+    if surface.flat:
         X = torch.stack([0.98 * (s - a), 0.98 * (b - t), zero], 1)
         return X, torch.stack([zero, zero, zero + 1], 1)
     around = s / a - math.pi
@@ -118,10 +118,12 @@ def _spiral(count: int) -> Tensor:
 def _lamp_light(surfaces: Sequence[Surface], lamp: Lamp, X: Tensor, normal: Tensor) -> Tensor:
     """Irradiance [M] from one lamp."""
     ends = torch.tensor(lamp.position) + LAMP_RADIUS * _spiral(LAMP_RAYS)
-    seen = sum((~_blocked(surfaces, X, end - X)).float() for end in ends) / LAMP_RAYS
     way = torch.tensor(lamp.position) - X
     squared = way.square().sum(1) + 1e-6
     cosine = ((way * normal).sum(1) * squared.rsqrt()).clamp_min(0)
+    facing = (cosine > 0).nonzero()[:, 0]
+    seen = torch.zeros(len(X))
+    seen[facing] = _unblocked(surfaces, X[facing], ends[:, None] - X[facing])
     # Half an inverse-square law: lamps in a real room are broad, and walls pass light on.
     return lamp.strength * seen * cosine / (0.5 + 0.5 * squared)
 
@@ -129,37 +131,48 @@ def _lamp_light(surfaces: Sequence[Surface], lamp: Lamp, X: Tensor, normal: Tens
 def _open_sky(surfaces: Sequence[Surface], X: Tensor, normal: Tensor) -> Tensor:
     """Share of directions in which nothing is near, by the cosine, [M]."""
     # A unit vector added to the normal: Lambert's distribution of directions.
-    ways = [torch.nn.functional.normalize(normal + 0.95 * way, dim=1) for way in _spiral(SKY_RAYS)]
-    return sum((~_blocked(surfaces, X, SKY_REACH * way)).float() for way in ways) / SKY_RAYS
+    way = torch.nn.functional.normalize(normal + 0.95 * _spiral(SKY_RAYS)[:, None], dim=2)
+    return _unblocked(surfaces, X, SKY_REACH * way, reach=SKY_REACH)
 
 
-def _blocked(surfaces: Sequence[Surface], X: Tensor, way: Tensor) -> Tensor:
-    """Whether a surface, seen from either side, lies between X and X + way; [M] bool."""
-    blocked = torch.zeros(len(X), dtype=torch.bool)
+def _unblocked(
+    surfaces: Sequence[Surface], X: Tensor, ways: Tensor, *, reach: float = math.inf
+) -> Tensor:
+    """Share of the segments X [M, 3] to X + ways [K, M, 3] that meet no surface's side, [M].
+
+    Args:
+        reach: no way is longer, m; surfaces farther off are left out.
+    """
+    blocked = torch.zeros(ways.shape[:2], dtype=torch.bool)
     for surface in surfaces:
         T_OW = inverse(surface.T_WO).float()
         origin = X @ T_OW[:3, :3].T + T_OW[:3, 3]
-        step = way @ T_OW[:3, :3].T
-        blocked |= _crosses(surface, origin, step)
-    return blocked
+        near = slice(None)
+        if reach < math.inf:
+            limit = torch.tensor(surface.extent) + reach
+            near = (origin.abs() < limit).all(1).nonzero()[:, 0]
+        blocked[:, near] |= _crosses(surface, T_OW[:3, :3], origin[near], ways[:, near])
+    return 1 - blocked.float().mean(0)
 
 
-def _crosses(surface: Surface, origin: Tensor, step: Tensor) -> Tensor:
-    """Whether the segments origin + [0, 1] step [M, 3] meet the surface, object frame; [M] bool."""
-    a = surface.a
-    if surface.shape in (Shape.RECTANGLE, Shape.DISC):
-        share = -origin[:, 2] / step[:, 2]
-        x, y = origin[:, 0] + share * step[:, 0], origin[:, 1] + share * step[:, 1]
+def _crosses(surface: Surface, R_OW: Tensor, origin: Tensor, ways: Tensor) -> Tensor:
+    """Whether the segments from origin [M, 3] (object frame) along ways [K, M, 3] (world frame)
+    meet the surface from either side; [K, M] bool."""
+    if surface.flat:
+        share = -origin[:, 2] / (ways @ R_OW[2])
+        met = (share > 0) & (share < 1)
+        k, m = met.nonzero(as_tuple=True)
+        X = origin[m, :2] + share[k, m, None] * (ways[k, m] @ R_OW[:2].T)
         if surface.shape is Shape.RECTANGLE:
-            within = (x.abs() <= a) & (y.abs() <= surface.b)
+            met[k, m] = (X[:, 0].abs() <= surface.a) & (X[:, 1].abs() <= surface.b)
         else:
-            within = x * x + y * y <= a * a
-        return within & (share > 0) & (share < 1)
+            met[k, m] = X.square().sum(1) <= surface.a**2
+        return met
+    step = ways @ R_OW.T
     axes = 3 if surface.shape is Shape.SPHERE else 2
-    o, d = origin[:, :axes], step[:, :axes]
-    dd, od, oo = d.square().sum(1), (o * d).sum(1), o.square().sum(1)
-    discriminant = od * od - dd * (oo - a * a)
+    o, d = origin[:, :axes], step[..., :axes]
+    dd, od = d.square().sum(-1), (o * d).sum(-1)
+    discriminant = od * od - dd * (o.square().sum(-1) - surface.a**2)
     share = (-od - discriminant.clamp_min(0).sqrt()) / dd
-    height = origin[:, 2] + share * step[:, 2]
-    within = (discriminant > 0) & (share > 0) & (share < 1)
-    return within & (height.abs() <= surface.b)
+    height = origin[:, 2] + share * step[..., 2]
+    return (discriminant > 0) & (share > 0) & (share < 1) & (height.abs() <= surface.b)

@@ -82,7 +82,7 @@ def spline_trajectory(
 
 
 def looking_along(direction: np.ndarray) -> np.ndarray:
-    """R_WC [..., 3, 3] of a level camera (world z up) whose optical axis is `direction` [..., 3]."""
+    """R_WC [..., 3, 3] of a level camera (world z up) that looks along `direction` [..., 3]."""
     forward = direction / np.linalg.norm(direction, axis=-1, keepdims=True)
     right = np.cross(forward, np.array([0.0, 0.0, 1.0]))
     length = np.linalg.norm(right, axis=-1, keepdims=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ NEAR = 0.02  # m; nothing nearer is seen
 # that follow one another in an exposure share both signs.
 SUBPIXELS = ((0.25, 0.25), (-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25))
 
+Window = tuple[slice, slice]  # rows, columns
 Intrinsics = tuple[float, float, float, float]  # fx, fy, cx, cy in px; pixel centres at integers
 
 
@@ -45,6 +48,7 @@ class _Hits:
     surface: Tensor  # [H, W] int64, -1 = nothing
     s: Tensor  # [H, W] float32, along the texture's width, m
     t: Tensor  # [H, W] float32, along the texture's height, m
+    facing: Tensor  # [H, W] float32, minus the normal times the ray's (x, y, 1)
 
 
 def render(
@@ -63,6 +67,7 @@ def render(
         rows_per_chunk: rows in work at a time (memory); None = all. The result does not change.
     Raises ValueError where the camera or the pose is not one.
     """
+    _check(intrinsics, width, height, T_WC)
     still = T_WC[None].expand(len(SUBPIXELS), 4, 4)
     radiance = render_exposure(
         scene, intrinsics, width, height, still, rows_per_chunk=rows_per_chunk
@@ -174,39 +179,41 @@ def _cast(surfaces: tuple[Surface, ...], rays: _Rays) -> _Hits:
         surface=torch.full(shape, -1, device=device),
         s=torch.zeros(shape, device=device),
         t=torch.zeros(shape, device=device),
+        facing=torch.ones(shape, device=device),
     )
-    for index, surface in enumerate(surfaces):
-        T_CO = inverse(rays.T_WC) @ surface.T_WO
-        T_OC = inverse(T_CO)
-        window = _window(surface.corners() @ T_CO[:3, :3].T + T_CO[:3, 3], rays)
-        if window is None:
-            continue
-        if surface.shape in (Shape.RECTANGLE, Shape.DISC):
-            if T_OC[2, 3] <= 0:
-                continue
-            _cast_flat(surface, index, T_OC, rays, window, hits)
-        else:
-            _cast_curved(surface, index, T_OC, rays, window, hits)
+    T_CO = inverse(rays.T_WC) @ torch.stack([surface.T_WO for surface in surfaces])
+    T_OC = inverse(T_CO)
+    for index, window in _windows(surfaces, T_CO, rays):
+        surface = surfaces[index]
+        if not surface.flat:
+            _cast_curved(surface, index, T_OC[index], rays, window, hits)
+        elif T_OC[index, 2, 3] > 0:
+            _cast_flat(surface, index, T_OC[index], rays, window, hits)
     return hits
 
 
-def _window(X_C: Tensor, rays: _Rays) -> tuple[slice, slice] | None:
-    """Rows and columns that can see the convex hull of the points [N, 3]; None = none can."""
-    if bool((X_C[:, 2] <= NEAR).all()):
-        return None
-    everything = (slice(0, len(rays.y)), slice(0, len(rays.x)))
-    if bool((X_C[:, 2] <= NEAR).any()):
-        return everything
+def _windows(
+    surfaces: tuple[Surface, ...], T_CO: Tensor, rays: _Rays
+) -> Iterator[tuple[int, Window]]:
+    """The surfaces that can be in the image, each with the rows and columns that can see it."""
+    signs = torch.cartesian_prod(*(torch.tensor([-1.0, 1.0], dtype=torch.float64),) * 3)
+    extent = torch.tensor([surface.extent for surface in surfaces], dtype=torch.float64)
+    X_C = (signs * extent[:, None]) @ T_CO[:, :3, :3].mT + T_CO[:, None, :3, 3]
+    nearest, farthest = X_C[..., 2].aminmax(dim=1)
+    seen = X_C[..., :2] / X_C[..., 2:]
+    # Where a box reaches behind the camera its corners say nothing: it may be anywhere.
+    low, high = (
+        torch.where(nearest[:, None] > NEAR, bound, beyond)
+        for bound, beyond in ((seen.amin(1), -math.inf), (seen.amax(1), math.inf))
+    )
+    margin = 1e-5  # float32 rounding of the rays
     spans = []
     for axis, grid in ((1, rays.y), (0, rays.x)):
-        seen = X_C[:, axis] / X_C[:, 2]
-        margin = 1e-5  # float32 rounding of the grid
-        bounds = torch.stack([seen.min() - margin, seen.max() + margin]).to(grid)
-        first, last = torch.searchsorted(grid, bounds).tolist()
-        if first >= last:
-            return None
-        spans.append(slice(first, last))
-    return spans[0], spans[1]
+        bounds = torch.stack([low[:, axis] - margin, high[:, axis] + margin], 1)
+        spans.append(np.searchsorted(grid.cpu().numpy(), bounds.numpy()).tolist())
+    for index, (rows, columns) in enumerate(zip(*spans, strict=True)):
+        if farthest[index] > NEAR and rows[0] < rows[1] and columns[0] < columns[1]:
+            yield index, (slice(*rows), slice(*columns))
 
 
 def _linear(row: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -220,7 +227,7 @@ def _cast_flat(
     index: int,
     T_OC: Tensor,
     rays: _Rays,
-    window: tuple[slice, slice],
+    window: Window,
     hits: _Hits,
 ) -> None:
     """Update the hits inside the window with a rectangle or a disc.
@@ -236,9 +243,10 @@ def _cast_flat(
     if surface.shape is Shape.RECTANGLE:
         inside = (X.abs() <= surface.a) & (Y.abs() <= surface.b)
     else:
-        inside = X * X + Y * Y <= surface.a**2
+        inside = torch.hypot(X, Y) <= surface.a
     inside &= (depth > NEAR) & (depth < hits.depth[window])
-    _keep(hits, window, inside, index, depth, X + surface.a, surface.b - Y)
+    facing = float(origin[2]) / depth
+    _keep(hits, window, inside, index, (depth, X + surface.a, surface.b - Y, facing))
 
 
 def _cast_curved(
@@ -246,23 +254,26 @@ def _cast_curved(
     index: int,
     T_OC: Tensor,
     rays: _Rays,
-    window: tuple[slice, slice],
+    window: Window,
     hits: _Hits,
 ) -> None:
     """Update the hits inside the window with the near side of a sphere or a cylinder."""
     x, y = rays.x[window[1]], rays.y[window[0]]
     dX, dY, dZ = (_linear(T_OC[axis, :3], x, y) for axis in range(3))
     oX, oY, oZ = T_OC[:3, 3].tolist()
-    # |o + depth d|^2 = a^2 with depth = q / aa: half the discriminant form, b = o . d.
+    # |o + depth d|^2 = a^2, across the axis for a cylinder: a quadratic whose discriminant is
+    # dd a^2 - |o x d|^2, which unlike the schoolbook form keeps its digits for thin, far things.
+    dd, od, oo = dX * dX + dY * dY, oX * dX + oY * dY, oX**2 + oY**2
+    cross = (oX * dY - oY * dX).square()
     if surface.shape is Shape.SPHERE:
-        aa, b, c = dX * dX + dY * dY + dZ * dZ, oX * dX + oY * dY + oZ * dZ, oX**2 + oY**2 + oZ**2
-    else:
-        aa, b, c = dX * dX + dY * dY, oX * dX + oY * dY, oX**2 + oY**2
-    discriminant = b * b - aa * (c - surface.a**2)
-    # The nearer root, in the form that does not cancel.
-    depth = (c - surface.a**2) / (discriminant.clamp_min(0).sqrt() - b)
+        dd, od, oo = dd + dZ * dZ, od + oZ * dZ, oo + oZ**2
+        cross = cross + (oY * dZ - oZ * dY).square() + (oZ * dX - oX * dZ).square()
+    discriminant = dd * surface.a**2 - cross
+    root = discriminant.clamp_min(0).sqrt()
+    # The nearer root, in the form that does not cancel; outside, od < 0 wherever it is in front.
+    depth = (oo - surface.a**2) / (root - od)
     X, Y, Z = oX + depth * dX, oY + depth * dY, oZ + depth * dZ
-    around = surface.a * torch.atan2(Y, X)
+    around = surface.a * (torch.atan2(Y, X) + math.pi)
     if surface.shape is Shape.SPHERE:
         down = surface.a * torch.acos((Z / surface.a).clamp(-1, 1))
     else:
@@ -270,19 +281,14 @@ def _cast_curved(
     inside = (discriminant > 0) & (depth > NEAR) & (depth < hits.depth[window])
     if surface.shape is Shape.CYLINDER:
         inside &= Z.abs() <= surface.b
-    _keep(hits, window, inside, index, depth, around + math.pi * surface.a, down)
+    _keep(hits, window, inside, index, (depth, around, down, root / surface.a))
 
 
 def _keep(
-    hits: _Hits,
-    window: tuple[slice, slice],
-    closer: Tensor,
-    index: int,
-    depth: Tensor,
-    s: Tensor,
-    t: Tensor,
+    hits: _Hits, window: Window, closer: Tensor, index: int, found: tuple[Tensor, ...]
 ) -> None:
-    for old, new in ((hits.depth, depth), (hits.s, s), (hits.t, t)):
+    """Write what a surface gives (depth, s, t, facing) where it is the closest so far."""
+    for old, new in zip((hits.depth, hits.s, hits.t, hits.facing), found, strict=True):
         view = old[window]
         torch.where(closer, new, view, out=view)
     hits.surface[window].masked_fill_(closer, index)
@@ -290,45 +296,16 @@ def _keep(
 
 def _shade(scene: Scene, rays: _Rays, hits: _Hits, pixel: float, dither: float) -> Tensor:
     """Light [H, W, 3] that comes back along the rays: texture times irradiance."""
-    device = rays.x.device
     found = hits.surface >= 0
     surface = hits.surface.clamp_min(0).flatten()
+    texture = torch.tensor([s.texture for s in scene.surfaces], device=rays.x.device)[surface]
     depth = torch.where(found, hits.depth, 1.0)
-    texture = torch.tensor([s.texture for s in scene.surfaces], device=device)
-    normal = _normals(scene.surfaces, rays, hits, depth)
-    direction = _world_directions(rays)
-    facing = -(normal * direction).sum(0)
+    length = ((rays.x * rays.x)[None] + (rays.y * rays.y + 1)[:, None]).sqrt()
     # A pixel covers depth / focal length, more where the surface is seen at a slant. Half a
     # pixel is what one of four rays stands for.
-    footprint = 0.5 * pixel * depth * (direction.norm(dim=0) / facing.clamp_min(0.05)).sqrt()
-    texel = (scene.atlas.size[:, 0] / scene.atlas.columns[:, 0])[texture[surface]]
+    footprint = 0.5 * pixel * depth * (length / hits.facing.clamp_min(0.05)).sqrt()
+    texel = (scene.atlas.size[:, 0] / scene.atlas.columns[:, 0])[texture]
     level = torch.log2(footprint.flatten() / texel) + dither
-    albedo = scene.atlas.sample(texture[surface], hits.s.flatten(), hits.t.flatten(), level)
-    irradiance = scene.light.sample(surface, hits.s.flatten(), hits.t.flatten())
-    light = (albedo * irradiance[:, None]).view(*depth.shape, 3)
-    return torch.where(found[..., None], light, 0.0)
-
-
-def _world_directions(rays: _Rays) -> Tensor:
-    """Directions (x, y, 1) turned into the world, [3, H, W] float32."""
-    return torch.stack([_linear(rays.T_WC[axis, :3], rays.x, rays.y) for axis in range(3)])
-
-
-def _normals(surfaces: tuple[Surface, ...], rays: _Rays, hits: _Hits, depth: Tensor) -> Tensor:
-    """Unit normals [3, H, W] float32, world, towards the viewer's side."""
-    device = rays.x.device
-    flat = torch.stack([surface.T_WO[:3, 2] for surface in surfaces]).float().to(device)
-    normal = flat[hits.surface.clamp_min(0)].permute(2, 0, 1).contiguous()
-    present = set(hits.surface.unique().tolist())
-    for index, surface in enumerate(surfaces):
-        if index not in present or surface.shape in (Shape.RECTANGLE, Shape.DISC):
-            continue
-        v, u = (hits.surface == index).nonzero(as_tuple=True)
-        direction = torch.stack([rays.x[u], rays.y[v], torch.ones_like(rays.x[u])])
-        T_OC = (inverse(surface.T_WO) @ rays.T_WC).float().to(device)
-        X_O = T_OC[:3, :3] @ direction * depth[v, u] + T_OC[:3, 3:]
-        if surface.shape is Shape.CYLINDER:
-            X_O[2] = 0.0
-        R_WO = surface.T_WO[:3, :3].float().to(device)
-        normal[:, v, u] = R_WO @ (X_O / surface.a)
-    return normal
+    s, t = hits.s.flatten(), hits.t.flatten()
+    light = scene.atlas.sample(texture, s, t, level) * scene.light.sample(surface, s, t)[:, None]
+    return torch.where(found[..., None], light.view(*depth.shape, 3), 0.0)

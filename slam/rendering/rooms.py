@@ -13,8 +13,8 @@ from slam.rendering.scene import Scene, SceneBuilder
 from slam.rendering.shapes import Lamp, pose, standing
 
 ROOM_SIZE = (6.0, 5.0, 3.0)  # m, the sample's; one floor corner is the world's origin, z is up
-_LAMPS = (Lamp((2.2, 1.8, 2.7), 0.75), Lamp((4.4, 3.4, 2.6), 0.55))
-_AMBIENT = 0.34
+_LAMPS = (Lamp((2.2, 2.1, 2.75), 1.25), Lamp((4.3, 2.9, 2.75), 1.1))
+_AMBIENT = 0.38
 
 
 def textured_plane(seed: int = 0) -> Scene:
@@ -32,8 +32,10 @@ def textured_room(seed: int = 0) -> Scene:
     build = SceneBuilder()
     rng = np.random.default_rng(seed)
     walls = [
-        build.paint(partial(paint.mottled, rng, (4.0, 3.0), colour, contrast=0.18))
-        for colour in rng.uniform(0.35, 0.75, (6, 3))
+        build.paint(
+            partial(paint.mottled, rng, (4.0, 3.0), colour, contrast=0.18, finest=0.02, texel=0.008)
+        )
+        for colour in rng.uniform(0.35, 0.75, (6, 3)).tolist()
     ]
     build.box(standing(2.5, 2.0, 1.5), (5.0, 4.0, 3.0), walls, inside=True)
     parcel = build.paint(partial(paint.cardboard, rng, (0.5, 0.5)))
@@ -139,7 +141,7 @@ def _east_side(build: SceneBuilder, rng: np.random.Generator) -> None:
     width = ROOM_SIZE[0]
     white = build.paint(partial(paint.flat, (0.88, 0.88, 0.86)))
     sky = build.paint(
-        partial(paint.mottled, rng, (1.3, 1.2), (0.84, 0.90, 0.97), contrast=0.03, coarsest=1.0)
+        partial(paint.mottled, rng, (1.3, 1.2), (0.90, 0.95, 1.0), contrast=0.02, coarsest=1.0)
     )
     window = standing(width, 2.2, 1.65, -90)  # its x along the world's -y, its -y into the room
     build.box(window @ standing(0, -0.01, 0), (1.3, 0.02, 1.2), [white] * 3 + [sky] + [white] * 2)

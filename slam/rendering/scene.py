@@ -1,4 +1,4 @@
-"""What a rendered scene is made of: posed, textured surfaces, their light, and the textures' atlas."""
+"""A rendered scene: posed, textured surfaces, the light on them, and their textures' atlas."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class SceneBuilder:
             sign = -1.0 if inside else 1.0
             x, z = sign * np.array(right, float), sign * np.array(out, float)
             y = np.cross(z, x)
-            width, height = abs(x @ np.array(size)), abs(y @ np.array(size))
+            width, height = float(abs(x @ size)), float(abs(y @ size))
             T_OF = pose(np.stack([x, y, z], 1), 0.5 * np.array(out, float) * np.array(size))
             self.rectangle(T_WO @ T_OF, width, height, chosen[face])
 

@@ -14,14 +14,14 @@ class Shape(Enum):
     """The surfaces a ray can meet; each in its own object frame."""
 
     RECTANGLE = "rectangle"  # |x| <= a, |y| <= b in the plane z = 0
-    DISC = "disc"  # x^2 + y^2 <= a^2 in the plane z = 0
-    SPHERE = "sphere"  # radius a
+    DISC = "disc"  # x^2 + y^2 <= a^2 in the plane z = 0; b = a
+    SPHERE = "sphere"  # radius a; b = a
     CYLINDER = "cylinder"  # radius a around z, |z| <= b, open ends
 
 
 @dataclass(frozen=True, slots=True)
 class Surface:
-    """One textured surface; flat ones are seen from their +z side only, curved ones from outside."""
+    """One textured surface; flat ones are seen from their +z side, curved ones from outside."""
 
     shape: Shape
     T_WO: Tensor  # [4, 4] float64, object to world
@@ -29,16 +29,17 @@ class Surface:
     b: float  # m, see Shape
     texture: int  # index of its texture in the atlas
 
-    def corners(self) -> Tensor:
-        """The corners of a box around the surface, [8, 3] float64, object frame, m."""
-        extent = {
-            Shape.RECTANGLE: (self.a, self.b, 0.0),
-            Shape.DISC: (self.a, self.a, 0.0),
-            Shape.SPHERE: (self.a, self.a, self.a),
-            Shape.CYLINDER: (self.a, self.a, self.b),
-        }[self.shape]
-        signs = torch.cartesian_prod(*(torch.tensor([-1.0, 1.0], dtype=torch.float64),) * 3)
-        return signs * torch.tensor(extent, dtype=torch.float64)
+    @property
+    def flat(self) -> bool:
+        """Whether the surface is plane."""
+        return self.shape in (Shape.RECTANGLE, Shape.DISC)
+
+    @property
+    def extent(self) -> tuple[float, float, float]:
+        """Half the sides of a box around the surface, object frame, m."""
+        if self.flat:
+            return self.a, self.b, 0.0
+        return self.a, self.a, self.b
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +64,9 @@ def standing(x: float, y: float, z: float, yaw_degrees: float = 0.0) -> Tensor:
 
 
 def inverse(T: Tensor) -> Tensor:
-    """The inverse of a rigid [4, 4] matrix."""
-    inverse = torch.eye(4, dtype=T.dtype)
-    inverse[:3, :3] = T[:3, :3].T
-    inverse[:3, 3] = -T[:3, :3].T @ T[:3, 3]
-    return inverse
+    """The inverse of rigid matrices, [..., 4, 4]."""
+    result = torch.zeros_like(T)
+    result[..., :3, :3] = T[..., :3, :3].mT
+    result[..., :3, 3:] = -T[..., :3, :3].mT @ T[..., :3, 3:]
+    result[..., 3, 3] = 1.0
+    return result

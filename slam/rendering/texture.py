@@ -38,7 +38,7 @@ class Canvas:
         self.rng = rng
         self.shape = (rows, columns)
         self.texel = (size[0] / columns, size[1] / rows)
-        self.values = np.broadcast_to(np.float32(colour), (rows, columns, 3)).copy()
+        self.values = np.broadcast_to(np.array(colour, np.float32), (rows, columns, 3)).copy()
 
     def noise(
         self,
@@ -73,7 +73,7 @@ class Canvas:
     def tint(self, field: np.ndarray, colour: Colour, amount: float) -> None:
         """Mix in a colour where the field [H, W] is positive, fully where it passes 1 / amount."""
         share = np.clip(amount * field, 0, 1)[..., None]
-        self.values += share * (np.float32(colour) - self.values)
+        self.values += share * (np.array(colour, np.float32) - self.values)
 
     def fill(self, left: float, top: float, right: float, bottom: float, colour: Colour) -> None:
         """Paint a rectangle given in metres from the tile's corner; clipped to the tile."""
@@ -122,7 +122,7 @@ class Canvas:
 
 def flat(colour: Colour) -> Texture:
     """One colour, no texture at all."""
-    albedo = np.broadcast_to(np.float32(colour) ** np.float32(GAMMA), (16, 16, 3))
+    albedo = np.broadcast_to(np.array(colour, np.float32) ** np.float32(GAMMA), (16, 16, 3))
     return Texture(albedo.astype(np.float32), (1.0, 1.0))
 
 
