@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -123,20 +125,23 @@ def test_errors_equal_evo_live(files: tuple[Path, Path]) -> None:
     )
     estimate, truth = (file_interface.read_tum_trajectory_file(path) for path in files)
     truth, estimate = sync.associate_trajectories(truth, estimate, max_diff=0.02)
-    relations = {
-        "": PoseRelation.translation_part,
-        " -r angle_deg": PoseRelation.rotation_angle_deg,
-    }
-    translation = PoseRelation.translation_part
-    live = {"ape": main_ape.ape(truth, estimate, translation)}
-    live["ape -a"] = main_ape.ape(truth, estimate, translation, align=True)
+    translation = evo_metrics.PoseRelation.translation_part
+    relations = {"": translation, " -r angle_deg": evo_metrics.PoseRelation.rotation_angle_deg}
+    units = {"f": evo_metrics.Unit.frames, "m": evo_metrics.Unit.meters}
+
+    def paths() -> list[Any]:
+        return [truth, deepcopy(estimate)]  # evo aligns the estimate in place
+
+    live = {"ape": main_ape.ape(*paths(), translation)}
+    live["ape -a"] = main_ape.ape(*paths(), translation, align=True)
     for name, relation in relations.items():
         both = {"align": True, "correct_scale": True}
-        live[f"ape -as{name}"] = main_ape.ape(truth, estimate, relation, **both)
+        live[f"ape -as{name}"] = main_ape.ape(*paths(), relation, **both)
         for letter, unit in units.items():
-            key = f"rpe -as -u {letter}{name}"
             interval = {"delta": 1, "delta_unit": unit}
-            live[key] = main_rpe.rpe(truth, estimate, relation, **interval, **both)
+            live[f"rpe -as -u {letter}{name}"] = main_rpe.rpe(
+                *paths(), relation, **interval, **both
+            )
     ours = statistics(files)
     assert ours.keys() == live.keys()
     for key, result in live.items():
@@ -231,7 +236,7 @@ def test_frame_numbers_are_thirtieths_of_a_second() -> None:
 
 
 def test_pairs_a_second_apart_skip_what_has_no_partner() -> None:
-    pairs = pairs_per_second(np.array([0.0, 0.5, 0.98, 1.04, 2.5, 3.6]))
+    pairs = pairs_per_second(np.array([0.0, 0.5, 0.985, 1.04, 2.5, 3.6]))
     np.testing.assert_array_equal(pairs, [[0, 2]])
 
 

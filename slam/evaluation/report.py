@@ -77,7 +77,7 @@ def plot_run(
         return _save(figure, path)
     draw_map_from_above(above, points, colors, estimate, keyframe_positions, unit)
     draw_view(view, points, colors, estimate)
-    draw_path(plan, estimate, None if result is None else result.ground_truth, unit)
+    draw_path(plan, estimate, _meanwhile(ground_truth, estimate), unit)
     spans = time_spans(estimate.times, states)
     if result is None:
         draw_progress(lower, estimate, up_direction(estimate), unit, spans)
@@ -127,6 +127,15 @@ def _result_facts(result: EvaluationResult) -> str:
     if result.completeness is not None:
         facts.append(f"{100 * result.completeness.fraction:.1f} % of frames posed")
     return "   ·   ".join(facts)
+
+
+def _meanwhile(ground_truth: Trajectory | None, estimate: Trajectory) -> Trajectory | None:
+    """The true path from the estimate's first pose to its last; None where there is none."""
+    if ground_truth is None:
+        return None
+    times = ground_truth.times
+    within = (times >= estimate.times[0]) & (times <= estimate.times[-1])
+    return ground_truth.select(within) if within.any() else None
 
 
 def _require_run(
