@@ -28,8 +28,8 @@ def best_scale(predicted: np.ndarray, confidence: np.ndarray, sensor: np.ndarray
             predicted depth up to scale (confidence 0 = none), sensor depth m (0 or nan = none).
     Raises ValueError where no pixel has both.
     """
-    both = _measured(predicted, confidence) & _valid(sensor)
     _require_same_shape(predicted, confidence, sensor)
+    both = _measured(predicted, confidence) & _valid(sensor)
     if not both.any():
         raise ValueError("best_scale wants pixels with predicted and sensor depth, got none")
     return float(np.median(sensor[both].astype(np.float64) / predicted[both]))

@@ -8,7 +8,7 @@ import numpy as np
 
 from slam.trajectory import Trajectory
 
-SECOND_TOLERANCE = 0.05  # s; how far two poses may be from exactly one second apart
+SECOND_TOLERANCE = 0.02  # s; how far two poses may be from exactly one second apart
 
 
 @dataclass(frozen=True, slots=True)

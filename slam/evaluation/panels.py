@@ -14,8 +14,9 @@ from slam.evaluation.splat import halve, render_view, splat
 from slam.trajectory import Trajectory
 
 INK = "#20262e"
-TRUTH = "#8d99a6"
+TRUTH = "#aab4bf"
 ESTIMATE = "#1668c7"
+HEIGHT = "#c2410c"
 PATH_ON_MAP = "#ffb000"
 KEYFRAME = "#ffffff"
 START = "#1a9850"
@@ -29,6 +30,7 @@ SPANS = {  # how a state shades the time axis; other states do not
 GAP = 3.5  # times the median interval: a longer one is a span without poses
 CEILING_MARGIN = 0.15  # of the map's height: what is this far above the path is left out from above
 LARGEST_CUT = 0.6  # of the points: where the ceiling's cut would take more, it is no ceiling
+NEAREST_PATH = 0.4  # of the viewer's distance to its pose: path that is nearer is not drawn
 SPLAT_OF_EXTENT = 1 / 400  # edge of a splat over the scene's extent
 
 
@@ -39,13 +41,11 @@ def background_rgb() -> np.ndarray:
 
 def draw_path(axes: Axes, estimate: Trajectory, truth: Trajectory | None, unit: str) -> None:
     """The path, over the true one, in the two coordinates it extends most in; equal axes."""
-    shown = truth if truth is not None else estimate
-    extent = np.ptp(shown.positions, axis=0)
-    across, along = sorted(np.argsort(-extent, kind="stable")[:2], key=lambda axis: -extent[axis])
+    across, along = widest_axes(estimate if truth is None else truth)
     if truth is not None:
-        positions = truth.positions
+        positions = with_gaps(truth.times, truth.positions)
         axes.plot(positions[:, across], positions[:, along], color=TRUTH, lw=3.5, label="true")
-    positions = estimate.positions
+    positions = with_gaps(estimate.times, estimate.positions)
     axes.plot(positions[:, across], positions[:, along], color=ESTIMATE, lw=1.4, label="estimated")
     axes.plot(*positions[0, [across, along]], "o", color=START, ms=6, label="start", zorder=5)
     names = "xyz"
@@ -62,12 +62,11 @@ def draw_colored_path(
 ) -> LineCollection:
     """As draw_path, the estimate coloured by its error [N] m; returns what a colour bar needs."""
     draw_path(axes, estimate, truth, "m")
-    extent = np.ptp(truth.positions, axis=0)
-    across, along = sorted(np.argsort(-extent, kind="stable")[:2], key=lambda axis: -extent[axis])
-    corners = estimate.positions[:, [across, along]]
-    pieces = np.stack([corners[:-1], corners[1:]], axis=1)
+    corners = estimate.positions[:, widest_axes(truth)]
+    joined = ~is_gap(estimate.times)
+    pieces = np.stack([corners[:-1], corners[1:]], axis=1)[joined]
     colored = LineCollection(list(pieces), cmap="plasma", linewidths=2.2, zorder=4)
-    colored.set_array((errors[:-1] + errors[1:]) / 2)
+    colored.set_array(((errors[:-1] + errors[1:]) / 2)[joined])
     axes.lines[1].remove()
     axes.add_collection(colored)
     _finish_plot(axes)
@@ -84,16 +83,17 @@ def draw_errors(
     """Position error [N] m over time, its RMSE, and the spans of time_spans shaded."""
     clock, label = _clock(times)
     factor, unit = (100.0, "cm") if np.max(errors) < 1.0 else (1.0, "m")
-    axes.fill_between(clock, errors * factor, color=ESTIMATE, alpha=0.15, lw=0)
-    axes.plot(clock, errors * factor, color=ESTIMATE, lw=1.2, label="position error")
+    drawn = with_gaps(times, np.stack([clock, errors * factor], axis=1)).T
+    axes.fill_between(*drawn, color=ESTIMATE, alpha=0.15, lw=0)
+    axes.plot(*drawn, color=ESTIMATE, lw=1.2, label="position error")
     text = f"RMSE {rmse * factor:.3g} {unit}"
     axes.axhline(rmse * factor, color=INK, lw=1, ls=(0, (5, 3)), label=text)
     axes.set_xlabel(label)
     axes.set_ylabel(f"error [{unit}]")
     axes.set_title("Position error over time")
-    axes.set_ylim(0, max(float(np.max(errors)) * factor * 1.25, 1e-9))
+    axes.set_ylim(0, max(float(np.max(errors)) * factor * 1.2, 1e-9))
     _shade(axes, times, spans)
-    _finish_plot(axes)
+    _finish_plot(axes, in_one_row=True)
 
 
 def draw_progress(
@@ -107,14 +107,17 @@ def draw_progress(
     clock, label = _clock(estimate.times)
     offset = estimate.positions - estimate.positions[0]
     distance = np.linalg.norm(offset, axis=1)
-    axes.plot(clock, distance, color=ESTIMATE, lw=1.4, label="distance from start")
-    axes.plot(clock, offset @ up, color="#c2410c", lw=1.2, label="height above start")
+    drawn = with_gaps(estimate.times, np.stack([clock, distance, offset @ up], axis=1)).T
+    axes.plot(drawn[0], drawn[1], color=ESTIMATE, lw=1.4, label="distance from start")
+    axes.plot(drawn[0], drawn[2], color=HEIGHT, lw=1.2, label="height above start")
+    bottom, top = axes.get_ylim()
+    axes.set_ylim(bottom, top + 0.18 * (top - bottom))
     travelled = path_distances(estimate.positions)[-1]
     axes.set_xlabel(label)
     axes.set_ylabel(f"[{unit}]")
     axes.set_title(f"Motion over time (path of {travelled:.3g} {unit})")
     _shade(axes, estimate.times, spans)
-    _finish_plot(axes)
+    _finish_plot(axes, in_one_row=True)
 
 
 def draw_map_from_above(
@@ -140,7 +143,7 @@ def draw_map_from_above(
     edges = np.full(len(cloud), 3.0 if len(cloud) > 50_000 else 5.0)
     image = halve(splat(pixels, depth, colors, edges, (2 * height, 2 * width), background_rgb()))
     axes.imshow(image, extent=(low[0], high[0], low[1], high[1]), interpolation="nearest")
-    axes.plot(path[:, 0], path[:, 1], color=PATH_ON_MAP, lw=1.6, label="path")
+    axes.plot(*with_gaps(estimate.times, path[:, :2]).T, color=PATH_ON_MAP, lw=1.4, label="path")
     if len(keyframes):
         style = {"s": 12, "color": KEYFRAME, "edgecolors": INK, "linewidths": 0.6, "zorder": 4}
         axes.scatter(keyframes[:, 0], keyframes[:, 1], label="keyframes", **style)
@@ -169,8 +172,8 @@ def draw_view(axes: Axes, points: np.ndarray, colors: np.ndarray, estimate: Traj
     image = halve(render_view(points, colors, view, size, background_rgb()))
     axes.imshow(image, extent=(0, 2 * width, 2 * height, 0), interpolation="nearest")
     pixels, depth = view.project(estimate.positions)
-    pixels[depth < view.nearest * 0.5] = np.nan
-    axes.plot(pixels[:, 0], pixels[:, 1], color=PATH_ON_MAP, lw=1.4, label="path")
+    pixels[depth <= view.nearest * NEAREST_PATH] = np.nan
+    axes.plot(*with_gaps(estimate.times, pixels).T, color=PATH_ON_MAP, lw=1.2, alpha=0.9)
     axes.set_xlim(0, 2 * width)
     axes.set_ylim(2 * height, 0)
 
@@ -196,9 +199,28 @@ def time_spans(times: np.ndarray, states: Sequence[str] | None) -> list[tuple[fl
                 end = times[row - 1] + interval / 2
                 spans.append((float(times[first] - interval / 2), float(end), labels[first]))
             first = row
-    for row in np.flatnonzero(np.diff(times) > GAP * interval):
+    for row in np.flatnonzero(is_gap(times)):
         spans.append((float(times[row]), float(times[row + 1]), "gap"))
     return spans
+
+
+def is_gap(times: np.ndarray) -> np.ndarray:
+    """Which of the N - 1 intervals between N >= 2 poses are spans without poses."""
+    intervals = np.diff(times)
+    return intervals > GAP * np.median(intervals)
+
+
+def with_gaps(times: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Rows [N, D] with a row of nan in each span without poses, so that no line crosses it."""
+    if len(times) < 2:
+        return rows
+    return np.insert(rows, np.flatnonzero(is_gap(times)) + 1, np.nan, axis=0)
+
+
+def widest_axes(trajectory: Trajectory) -> list[int]:
+    """The two coordinates that the path extends most in, the wider first."""
+    extent = np.ptp(trajectory.positions, axis=0)
+    return [int(axis) for axis in np.argsort(-extent, kind="stable")[:2]]
 
 
 def write_note(axes: Axes, text: str) -> None:
@@ -251,13 +273,17 @@ def _shade(axes: Axes, times: np.ndarray, spans: Sequence[tuple[float, float, st
         axes.axvspan(begin - start, end - start, color=color, alpha=0.35, lw=0, label=label)
 
 
-def _finish_plot(axes: Axes) -> None:
+def _finish_plot(axes: Axes, in_one_row: bool = False) -> None:
     axes.grid(color="#e3e7ec", lw=0.8)
     axes.set_axisbelow(True)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
-    _legend(axes)
+    _legend(axes, in_one_row)
 
 
-def _legend(axes: Axes) -> None:
-    axes.legend(loc="best", fontsize=8, framealpha=0.85, edgecolor="none")
+def _legend(axes: Axes, in_one_row: bool = False) -> None:
+    style = {"fontsize": 9, "framealpha": 0.85, "edgecolor": "none"}
+    if in_one_row:
+        axes.legend(loc="upper left", ncols=6, columnspacing=1.2, handlelength=1.5, **style)
+    else:
+        axes.legend(loc="best", **style)

@@ -56,6 +56,8 @@ def plot_run(
     Raises ValueError for shapes or numbers that do not belong together.
     """
     _require_run(estimate, ground_truth, result, points, colors, keyframe_positions)
+    counts = f"{len(estimate)} poses, {len(keyframe_positions)} keyframes, {len(points):,} points"
+    facts = counts if result is None else f"{_result_facts(result)}   ·   {counts}"
     shown = slice(None, None, max(1, -(-len(points) // MOST_POINTS)))
     points, colors = points[shown], colors[shown]
     unit = SCALE_FREE if result is None else "m"
@@ -63,9 +65,9 @@ def plot_run(
         estimate = transform_trajectory(result.T_true_est, estimate)
         points = transform_points(result.T_true_est, points)
         keyframe_positions = transform_points(result.T_true_est, keyframe_positions)
-    figure = _figure(title, _run_facts(estimate, result, len(keyframe_positions)), (16, 11))
+    figure = _figure(title, facts, (16, 11))
     grid = figure.add_gridspec(
-        2, 2, height_ratios=[1.45, 1], left=0.05, right=0.985, bottom=0.06, top=0.875,
+        2, 2, height_ratios=[1.45, 1], left=0.06, right=0.985, bottom=0.06, top=0.875,
         hspace=0.24, wspace=0.13,
     )  # fmt: skip
     above, view, plan, lower = [figure.add_subplot(grid[k // 2, k % 2]) for k in range(4)]
@@ -75,7 +77,7 @@ def plot_run(
         return _save(figure, path)
     draw_map_from_above(above, points, colors, estimate, keyframe_positions, unit)
     draw_view(view, points, colors, estimate)
-    draw_path(plan, estimate, None if result is None else result.ground_truth, unit)
+    draw_path(plan, estimate, _meanwhile(ground_truth, estimate), unit)
     spans = time_spans(estimate.times, states)
     if result is None:
         draw_progress(lower, estimate, up_direction(estimate), unit, spans)
@@ -89,7 +91,7 @@ def plot_evaluation(path: Path, result: EvaluationResult, *, title: str) -> None
     """Writes the matched paths, coloured by error, and the error over time as a PNG."""
     figure = _figure(title, _result_facts(result), (16, 7.5))
     grid = figure.add_gridspec(
-        1, 2, width_ratios=[1.1, 1], left=0.055, right=0.985, bottom=0.09, top=0.82, wspace=0.16
+        1, 2, width_ratios=[1.1, 1], left=0.055, right=0.985, bottom=0.09, top=0.82, wspace=0.22
     )
     plan, lower = figure.add_subplot(grid[0, 0]), figure.add_subplot(grid[0, 1])
     colored = draw_colored_path(plan, result.estimate, result.ground_truth, result.errors)
@@ -105,8 +107,8 @@ def _figure(title: str, facts: str, size: tuple[float, float]) -> Figure:
     figure = Figure(figsize=size, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     top = 1 - 0.28 / size[1]
-    figure.text(0.05, top, title, fontsize=18, fontweight="bold", color=INK, va="top")
-    figure.text(0.05, top - 0.42 / size[1], facts, fontsize=12, color="#4a5563", va="top")
+    figure.text(0.055, top, title, fontsize=18, fontweight="bold", color=INK, va="top")
+    figure.text(0.055, top - 0.42 / size[1], facts, fontsize=12, color="#4a5563", va="top")
     return figure
 
 
@@ -114,11 +116,6 @@ def _save(figure: Figure, path: Path) -> None:
     content = BytesIO()
     figure.savefig(content, format="png")
     write_atomically(path, content.getvalue())
-
-
-def _run_facts(estimate: Trajectory, result: EvaluationResult | None, keyframes: int) -> str:
-    counts = f"{len(estimate)} poses, {keyframes} keyframes"
-    return counts if result is None else f"{_result_facts(result)}   ·   {counts}"
 
 
 def _result_facts(result: EvaluationResult) -> str:
@@ -130,6 +127,15 @@ def _result_facts(result: EvaluationResult) -> str:
     if result.completeness is not None:
         facts.append(f"{100 * result.completeness.fraction:.1f} % of frames posed")
     return "   ·   ".join(facts)
+
+
+def _meanwhile(ground_truth: Trajectory | None, estimate: Trajectory) -> Trajectory | None:
+    """The true path from the estimate's first pose to its last; None where there is none."""
+    if ground_truth is None:
+        return None
+    times = ground_truth.times
+    within = (times >= estimate.times[0]) & (times <= estimate.times[-1])
+    return ground_truth.select(within) if within.any() else None
 
 
 def _require_run(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-LARGEST_SPLAT = 9  # px; nearer points do not grow further
+LARGEST_SPLAT = 12  # px; nearer points do not grow further
 
 
 @dataclass(frozen=True, slots=True)
