@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -85,6 +86,18 @@ def _eval(options: argparse.Namespace) -> int:
     return 0
 
 
+def _eval_depth(options: argparse.Namespace) -> int:
+    from slam.config import MapSettings
+    from slam.evaluation.keyframe_depth import evaluate_keyframe_depth
+    from slam.sources import open_source
+
+    source = open_source(options.source, format=options.format, calibration=options.calib)
+    threshold = MapSettings().confidence if options.confidence is None else options.confidence
+    result = evaluate_keyframe_depth(options.run, source, threshold)
+    print(json.dumps(dataclasses.asdict(result), indent=2) if options.json else result.summary())
+    return 0
+
+
 def _sample(options: argparse.Namespace) -> int:
     from slam.rendering import render_sample
 
@@ -110,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"slam {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_run, _add_eval, _add_sample, _add_doctor):
+    for add in (_add_run, _add_eval, _add_eval_depth, _add_sample, _add_doctor):
         command = add(commands)
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
@@ -147,6 +160,19 @@ def _add_eval(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     add("--format", metavar="F", help="tum, euroc or kitti (default: recognised from the files)")
     add("--json", action="store_true", help="print JSON")
     add("--plot", metavar="FILE.png", type=Path, help="draw both paths")
+    return command
+
+
+def _add_eval_depth(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("eval-depth", help="keyframe depths against a depth sensor")
+    command.set_defaults(command=_eval_depth)
+    add = command.add_argument
+    add("run", metavar="RUN", type=Path, help="output folder of `slam run`")
+    add("source", metavar="SOURCE", help="the data set that it ran on, with depth maps")
+    add("--confidence", metavar="C", type=float, help="least confidence (default: map.ply's)")
+    add("--format", metavar="F", default="auto", help="of the source (default: recognised)")
+    add("--calib", metavar="C", default="auto", help="as the run was given")
+    add("--json", action="store_true", help="print JSON")
     return command
 
 

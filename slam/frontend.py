@@ -28,7 +28,7 @@ from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
 from slam.predictors import Predictor
-from slam.relocalization import relocalise
+from slam.relocalization import Relocaliser
 from slam.timing import Timings
 from slam.tracking import track, track_from_scratch
 
@@ -72,6 +72,7 @@ class Frontend:
         self._early: deque[Frame] = deque(maxlen=config.start.remember)
         self._current = 0  # number of the keyframe tracked against
         self._on_trial = True
+        self._relocaliser = Relocaliser(predictor, config)
         self._reference: Frame | None = None
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None
@@ -258,13 +259,7 @@ class Frontend:
         self._guess = NO_GUESS
         self._velocity = identity()
         with self.timings.measure("relocalise"):
-            found = relocalise(
-                self.predictor,
-                self.graph.keyframes(),
-                frame,
-                self.graph.intrinsics,
-                self.config,
-            )
+            found = self._relocaliser.find(self.graph.keyframes(), frame, self.graph.intrinsics)
         if found is None:
             last = self._last
             T_kf = identity() if last is None else self.graph.record(last.index).T_kf

@@ -52,6 +52,11 @@ def run(config: Config) -> RunResult:
     if isinstance(stopped, Exception):
         log.warning("what was computed is in %s", folder)
         raise stopped
+    if report["keyframes"] == 0 and stopped is None:
+        raise ValueError(
+            f"{source.path}: no map: a start wants two views of one scene from different places, "
+            f"got none in {report['processed']} frames; move the camera sideways, or see --fov"
+        )
     return RunResult(folder, report, INTERRUPTED if stopped else 0)
 
 
