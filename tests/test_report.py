@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 from scipy.spatial.transform import Rotation
 
-from slam.evaluation import evaluate
-from slam.evaluation.panels import time_spans, with_gaps
+from slam.evaluation import evaluate, transform_trajectory
+from slam.evaluation.panels import draw_map_from_above, time_spans, with_gaps
 from slam.evaluation.report import plot_evaluation, plot_run
 from slam.evaluation.scene_view import ground_plane, up_direction
 from slam.evaluation.splat import View, render_view
@@ -30,10 +31,10 @@ def walk_around(pitch_down: float, arc: float) -> Trajectory:
 def test_nearest_point_wins_and_lands_on_its_pixel() -> None:
     pose = np.array([1.0, 2, 3, 0, 0, 0, 1])
     view = View(pose, focal=100, width=41, height=31, nearest=0.1)
-    X_C = np.array([[0.1, -0.05, 1], [0.2, -0.1, 2], [0, 0, -1]])
-    colors = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
+    X_C = np.array([[0.11, -0.055, 1.1], [0.2, -0.1, 2], [0, 0, -1]])
+    colors = np.array([[200, 17, 3], [0, 255, 0], [0, 0, 255]], np.uint8)
     expected = np.zeros((31, 41, 3), np.uint8)
-    expected[10, 30] = [255, 0, 0]
+    expected[10, 30] = [200, 17, 3]
     for order in ([0, 1, 2], [2, 1, 0]):
         image = render_view(X_C[order] + pose[:3], colors[order], view, 1e-4, np.zeros(3, np.uint8))
         np.testing.assert_array_equal(image, expected)
@@ -45,13 +46,37 @@ def test_up_is_found_where_the_camera_looks_down(pitch_down: float, arc: float) 
     assert up @ [0, 0, 1] > np.cos(np.radians(5))
 
 
-def test_map_from_above_is_right_handed_and_away_is_up_the_page() -> None:
-    trajectory = walk_around(0.0, 0.1)
-    points = np.random.default_rng(0).uniform([-2, 0, -1], [2, 4, 1], (5000, 3))
+def turn_world(trajectory: Trajectory, degrees: float) -> Trajectory:
+    """The same walk in a world turned about its z axis (up)."""
+    half = np.radians(degrees) / 2
+    T = np.array([0, 0, 0, 0, 0, np.sin(half), np.cos(half), 1])
+    return transform_trajectory(T, trajectory)
+
+
+@pytest.mark.parametrize("degrees", [0, 45, 90, 180, 270])
+def test_map_from_above_is_right_handed_and_away_is_up_the_page(degrees: float) -> None:
+    trajectory = turn_world(walk_around(0.0, 0.1), degrees)
+    turned = Rotation.from_rotvec([0, 0, np.radians(degrees)])
+    points = turned.apply(np.random.default_rng(0).uniform([-2, 0, -1], [2, 4, 1], (5000, 3)))
     plane = ground_plane(trajectory, points)
     np.testing.assert_allclose(np.cross(plane.right, plane.away), plane.up, atol=1e-12)
-    above = plane.coordinates(np.array([[0.0, 3.0, 0.0]]) + trajectory.positions[0])
-    np.testing.assert_allclose(above, [[0, 3, 0]], atol=0.2)
+    right_ahead = trajectory.positions[0] + turned.apply([1.0, 3.0, 0.5])
+    np.testing.assert_allclose(plane.coordinates(right_ahead[None]), [[1, 3, 0.5]], atol=0.2)
+
+
+def test_map_from_above_shows_what_is_ahead_at_the_top() -> None:
+    figure = Figure(figsize=(4, 3), dpi=100)
+    axes = figure.add_subplot()
+    trajectory = walk_around(0.0, 0.1)
+    points = np.random.default_rng(0).uniform([-3, 0, -1], [3, 4, 0], (20_000, 3))
+    colors = np.full((20_000, 3), 90, np.uint8)
+    far_right = (points[:, 0] > 1.5) & (points[:, 1] > 3)
+    colors[far_right] = [255, 0, 0]
+    draw_map_from_above(axes, points, colors, trajectory, np.zeros((0, 3)), "m")
+    image = np.asarray(axes.images[0].get_array())
+    rows, columns = np.nonzero(image[..., 0] > 200)
+    assert rows.mean() < 0.3 * image.shape[0]
+    assert columns.mean() > 0.6 * image.shape[1]
 
 
 def cloud(count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +178,26 @@ def test_association_equals_brute_force() -> None:
             expected[other] = row
     pairs = [(row, other) for other, row in expected.items()]
     np.testing.assert_array_equal(associate(short, long, 0.02), sorted(pairs))
+
+
+DATA = os.environ.get("SLAM_DATA")
+
+
+@pytest.mark.skipif(DATA is None, reason="SLAM_DATA does not name the folder with the data sets")
+@pytest.mark.parametrize(
+    ("name", "format", "count"),
+    [
+        ("rgbd_dataset_freiburg1_xyz/groundtruth.txt", "tum", 3000),
+        ("icl_office_kt0/groundtruth.txt", "tum", 1507),
+        ("euroc_V101_stereo_keyframes/mav0/state_groundtruth_estimate0/data.csv", "euroc", 2895),
+    ],
+)
+def test_published_ground_truth_is_read(name: str, format: str, count: int) -> None:
+    path = Path(str(DATA)) / name
+    trajectory = read_trajectory(path)
+    assert detect_format(path) == format
+    assert len(trajectory) == count
+    if format == "euroc":
+        same = read_trajectory(path.parents[2] / "groundtruth_body_tum.txt")
+        np.testing.assert_allclose(trajectory.times, same.times, atol=1e-6, rtol=0)
+        assert np.abs(np.sum(trajectory.quaternions * same.quaternions, axis=1)).min() > 0.999

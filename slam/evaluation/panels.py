@@ -108,14 +108,14 @@ def draw_progress(
     offset = estimate.positions - estimate.positions[0]
     distance = np.linalg.norm(offset, axis=1)
     drawn = with_gaps(estimate.times, np.stack([clock, distance, offset @ up], axis=1)).T
-    axes.plot(drawn[0], drawn[1], color=ESTIMATE, lw=1.4, label="distance from start")
-    axes.plot(drawn[0], drawn[2], color=HEIGHT, lw=1.2, label="height above start")
+    axes.plot(drawn[0], drawn[1], color=ESTIMATE, lw=1.4, label="from start")
+    axes.plot(drawn[0], drawn[2], color=HEIGHT, lw=1.2, label="height")
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, top + 0.18 * (top - bottom))
     travelled = path_distances(estimate.positions)[-1]
     axes.set_xlabel(label)
     axes.set_ylabel(f"[{unit}]")
-    axes.set_title(f"Motion over time (path of {travelled:.3g} {unit})")
+    axes.set_title(f"Distance from the start and height (path of {travelled:.3g} {unit})")
     _shade(axes, estimate.times, spans)
     _finish_plot(axes, in_one_row=True)
 
@@ -284,6 +284,6 @@ def _finish_plot(axes: Axes, in_one_row: bool = False) -> None:
 def _legend(axes: Axes, in_one_row: bool = False) -> None:
     style = {"fontsize": 9, "framealpha": 0.85, "edgecolor": "none"}
     if in_one_row:
-        axes.legend(loc="upper left", ncols=6, columnspacing=1.2, handlelength=1.5, **style)
+        axes.legend(loc="upper left", ncols=6, columnspacing=1.0, handlelength=1.2, **style)
     else:
         axes.legend(loc="best", **style)
