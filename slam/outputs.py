@@ -132,11 +132,12 @@ def save(
         size = choose_voxel_size(cloud.points)
         cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)
     write_ply(folder / "map.ply", cloud.points, cloud.colors, cloud.confidence)
-    final = _evaluation(trajectory, source)
+    weak = np.array([r.time for r in snapshot.records if r.state not in SOLVED])
+    final = _evaluation(trajectory, source, weak)
     report = _report(slam, source, journal, snapshot.records, len(snapshot.keyframes)) | extra
     report["points"] = len(cloud.points)
     report["ate"] = None if final is None else _ate(final)
-    causal_result = _evaluation(causal, source)
+    causal_result = _evaluation(causal, source, np.empty(0))
     report["ate_causal"] = None if causal_result is None else _ate(causal_result)
     write_atomically(folder / "report.json", json.dumps(report, indent=1).encode())
     plot_run(
@@ -177,12 +178,12 @@ def _trajectory(rows: list[tuple[float, np.ndarray]]) -> Trajectory:
     return Trajectory(np.array([t for t, _ in rows], float), np.stack([p for _, p in rows]))
 
 
-def _evaluation(estimate: Trajectory, source: Source) -> EvaluationResult | None:
+def _evaluation(estimate: Trajectory, source: Source, weak: np.ndarray) -> EvaluationResult | None:
     """Against ground truth, where there is one that the path can be compared with."""
     if source.ground_truth is None or len(estimate) < 3:
         return None
     try:
-        return evaluate(estimate, source.ground_truth, frames=source.times)
+        return evaluate(estimate, source.ground_truth, frames=source.times, weak=weak)
     except ValueError as reason:
         log.warning("no comparison with the ground truth: %s", reason)
         return None
@@ -240,6 +241,8 @@ def _report(
             "platform": platform.platform(),
             "cpus": os.cpu_count(),
         },
+        "frame_times": [float(t) for t in source.times],
+        "weak_times": [r.time for r in records if r.state not in SOLVED],
         "frame_list": [{"index": r.index, "time": r.time, "state": r.state.value} for r in records],
     }
 

@@ -59,7 +59,9 @@ class Relocaliser:
         scored.sort(key=lambda s: (-s[0], -s[1]))
         for _, number, matches in scored[: settings.candidates]:
             T_fk = self._pose(keyframes[number], *matches, intrinsics)
-            found = None if T_fk is None else self._verify(keyframes[number], frame, T_fk, intrinsics)
+            found = (
+                None if T_fk is None else self._verify(keyframes[number], frame, T_fk, intrinsics)
+            )
             if found is not None:
                 return Relocalisation(number, found.T_fk)
         return None

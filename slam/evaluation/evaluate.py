@@ -15,7 +15,7 @@ from slam.evaluation.alignment import (
     transform_trajectory,
     umeyama,
 )
-from slam.evaluation.frame_times import read_frame_times
+from slam.evaluation.frame_times import read_frame_times, read_weak_times
 from slam.evaluation.metrics import (
     ErrorStatistics,
     RelativeError,
@@ -104,6 +104,7 @@ def evaluate(
     *,
     max_dt: float = 0.02,
     frames: np.ndarray | None = None,
+    weak: np.ndarray | None = None,
     align: AlignmentKind = "sim3",
     seconds_per_unit: float | None = None,
 ) -> EvaluationResult:
@@ -112,6 +113,7 @@ def evaluate(
     Args:
         max_dt: largest time difference of a matched pair, unit of the stamps.
         frames: [F] stamps of all of the source's frames; None: completeness is unknown.
+        weak: [W] stamps of poses that were not measured: they do not count as posed.
         align: alignment for rotation, relative errors and the matched paths in the result.
         seconds_per_unit: of the stamps; None: 1, or 1/30 where all stamps are integers (ICL-NUIM).
     Raises ValueError for fewer than 3 matched poses or a path that does not move.
@@ -143,7 +145,7 @@ def evaluate(
         scale=float(T_sim3[7]),
         scale_error=abs(float(T_sim3[7]) - 1.0),
         path_length=float(path_distances(true.positions)[-1]),
-        completeness=_completeness(estimate, ground_truth, frames, max_dt),
+        completeness=_completeness(estimate, ground_truth, frames, weak, max_dt),
         alignment=align,
         T_true_est=transforms[align],
         estimate=chosen,
@@ -173,7 +175,9 @@ def evaluate_files(
     """
     estimate = read_trajectory(trajectory_path, format)
     ground_truth = read_trajectory(ground_truth_path, format)
-    times = read_frame_times(frames) if isinstance(frames, (str, Path)) else frames
+    from_file = isinstance(frames, (str, Path))
+    times = read_frame_times(frames) if from_file else frames
+    weak = read_weak_times(frames) if from_file else None
     by_row = [
         (detect_format(path) if format == "auto" else format) == "kitti"
         for path in (trajectory_path, ground_truth_path)
@@ -197,7 +201,7 @@ def evaluate_files(
         estimate = _with_times(estimate, trajectory_path, times, ground_truth)
     if by_row[1]:
         ground_truth = _with_times(ground_truth, ground_truth_path, times, estimate)
-    return evaluate(estimate, ground_truth, max_dt=max_dt, frames=times, align=align)
+    return evaluate(estimate, ground_truth, max_dt=max_dt, frames=times, weak=weak, align=align)
 
 
 def _with_times(
@@ -235,7 +239,11 @@ def _seconds(times: np.ndarray, seconds_per_unit: float | None) -> np.ndarray:
 
 
 def _completeness(
-    estimate: Trajectory, ground_truth: Trajectory, frames: np.ndarray | None, max_dt: float
+    estimate: Trajectory,
+    ground_truth: Trajectory,
+    frames: np.ndarray | None,
+    weak: np.ndarray | None,
+    max_dt: float,
 ) -> Completeness | None:
     if frames is None:
         return None
@@ -246,7 +254,9 @@ def _completeness(
     )
     judged = gap <= max_dt
     posed = np.zeros(len(frames), dtype=bool)
-    posed[associate(frames, estimate.times, max_dt)[:, 0]] = True
+    guessed = np.empty(0) if weak is None else weak
+    measured = estimate.times[~np.isin(estimate.times.round(6), guessed.round(6))]
+    posed[associate(frames, measured, max_dt)[:, 0]] = True
     if not judged.any():
         raise ValueError(
             f"frames: none of {len(frames)} stamps has ground truth within {max_dt:g} s"

@@ -37,6 +37,17 @@ def read_frame_times(path: Path | str) -> np.ndarray:
     return stamps * 1e-9 if stamps[0] > EARLIEST_NANOSECONDS else stamps
 
 
+def read_weak_times(path: Path | str) -> np.ndarray:
+    """Stamps of the frames whose pose was not solved from measurements, [W] float64.
+
+    They stand under "weak_times" in a run's report.json; a list of frames knows of none.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        return np.empty(0)
+    return np.array(json.loads(path.read_text()).get("weak_times", []), dtype=np.float64)
+
+
 def _times_from_report(path: Path) -> np.ndarray:
     wanted = f'{path}: wanted a report with a list of stamps under "frame_times"'
     try:
