@@ -72,8 +72,8 @@ HD Measured<T> fuse(T value, T information, T new_value, T new_information,
 }
 
 struct Grid {
-  int height, width;      // of the grid
-  float stride, offset;   // pixel of grid cell (c, r): offset + stride c, offset + stride r
+  int height, width;     // of the grid
+  float stride, offset;  // pixel of grid cell (c, r): offset + stride c, offset + stride r
 };
 
 struct Warped {
@@ -90,8 +90,8 @@ HD Warped warp(const Grid& g, const Pinhole& c, const Motion& m, int64_t cell, f
   const auto p = reproject(c, m, u, v, rho);
   const float column = std::floor((c.fx * p.x + c.cx - g.offset) / g.stride + 0.5f);
   const float row = std::floor((c.fy * p.y + c.cy - g.offset) / g.stride + 0.5f);
-  const bool inside = column >= 0.0f && column < float(g.width) && row >= 0.0f &&
-                      row < float(g.height);
+  const bool inside =
+      column >= 0.0f && column < float(g.width) && row >= 0.0f && row < float(g.height);
   if (!(p.in_front && inside)) return {-1, 0.0f, 0.0f};
   const float rho_j = rho * p.inverse_z;
   // rho_j = rho / (a.z + rho t.z), so d(rho_j)/d(rho) = a.z / (a.z + rho t.z)^2

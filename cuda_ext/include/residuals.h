@@ -6,9 +6,9 @@
 
 namespace slam {
 
-constexpr float kMinimumDepth = 1e-3f;       // of a moved point, in units of the point's own depth
-constexpr float kBehindCameraError = 1e3f;   // whitened error charged where nothing is predicted
-constexpr float kInlierError = 3.0f;         // whitened
+constexpr float kMinimumDepth = 1e-3f;      // of a moved point, in units of the point's own depth
+constexpr float kBehindCameraError = 1e3f;  // whitened error charged where nothing is predicted
+constexpr float kInlierError = 3.0f;        // whitened
 
 // Huber's cost of a whitened error.
 template <class T>
@@ -26,7 +26,8 @@ template <class T>
 HD Robust<T> robustify(T error, Mask<T> predicted, float huber, float outlier) {
   const T bound = splat<T>(outlier);
   const T charged = select(predicted, error, splat<T>(kBehindCameraError));
-  const T factor = select(error < huber, splat<T>(1.0f), huber / select(error > 0.0f, error, bound));
+  const T factor =
+      select(error < huber, splat<T>(1.0f), huber / select(error > 0.0f, error, bound));
   const T root = select(predicted & (error <= bound), square_root(factor), T{});
   return {root, huber_cost(smaller(charged, bound), huber)};
 }
@@ -34,9 +35,9 @@ HD Robust<T> robustify(T error, Mask<T> predicted, float huber, float outlier) {
 // A grid pixel with inverse depth, moved to another camera.
 template <class T>
 struct Reprojection {
-  T ray_x, ray_y;      // of the source pixel, z = 1
-  T x, y;              // normalised image coordinates in the other camera
-  T inverse_z;         // of the moved point, scaled by its inverse depth
+  T ray_x, ray_y;  // of the source pixel, z = 1
+  T x, y;          // normalised image coordinates in the other camera
+  T inverse_z;     // of the moved point, scaled by its inverse depth
   Mask<T> in_front;
 };
 
@@ -156,8 +157,9 @@ struct RayResidual {
     const Mask<T> counted = w > 0.0f;
     const T kx = select(counted, read(X_k, 3, 0), T{}), ky = select(counted, read(X_k, 3, 1), T{}),
             kz = select(counted, read(X_k, 3, 2), T{});
-    const auto Y = act(T_kf, select(counted, read(X_f, 3, 0), T{}),
-                       select(counted, read(X_f, 3, 1), T{}), select(counted, read(X_f, 3, 2), T{}));
+    const auto Y =
+        act(T_kf, select(counted, read(X_f, 3, 0), T{}), select(counted, read(X_f, 3, 1), T{}),
+            select(counted, read(X_f, 3, 2), T{}));
     T n = square_root(Y.x * Y.x + Y.y * Y.y + Y.z * Y.z);
     T m = square_root(kx * kx + ky * ky + kz * kz);
     const Mask<T> valid = counted & (n > kMinimumDistance) & (m > kMinimumDistance);
@@ -197,8 +199,9 @@ struct PixelDepthResidual {
   HD Tally<T> operator()(const Read& read, T (&row)[kRows][kParameters + 1]) const {
     const T w = read(weight, 1, 0), one = splat<T>(1.0f);
     const Mask<T> counted = w > 0.0f;
-    const auto Y = act(T_kf, select(counted, read(X_f, 3, 0), T{}),
-                       select(counted, read(X_f, 3, 1), T{}), select(counted, read(X_f, 3, 2), T{}));
+    const auto Y =
+        act(T_kf, select(counted, read(X_f, 3, 0), T{}), select(counted, read(X_f, 3, 1), T{}),
+            select(counted, read(X_f, 3, 2), T{}));
     const T depth = read(X_k, 3, 2);
     const Mask<T> valid = counted & (Y.z > kMinimumDepth) & (depth > kMinimumDepth);
     const T i = 1.0f / select(valid, Y.z, one), x = Y.x * i, y = Y.y * i;
@@ -241,7 +244,8 @@ HD DenseTerms<T> dense_terms(const Pinhole& c, const Motion& m, T u, T v, T rho,
   out.row[1][7] = c.fy * (p.y - (y - p.y * z) * p.inverse_z);
   depth_derivative(c, m, p, out.depth);
   const T root_w = square_root(select(counted, w, T{}));
-  const T error = root_w * square_root(out.row[0][6] * out.row[0][6] + out.row[1][6] * out.row[1][6]);
+  const T error =
+      root_w * square_root(out.row[0][6] * out.row[0][6] + out.row[1][6] * out.row[1][6]);
   const auto robust = robustify(error, valid, huber, outlier);
   const T scale = root_w * robust.root;
   const Mask<T> used = scale > 0.0f;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "dense_ba.h"
 #include "depth_filter.h"
 #include "normal_equations.h"
 
@@ -71,9 +72,14 @@ using Similarity = HostArray<const double, 8>;
 PoseResidual pose_residual(const Pairs& pixel, const Floats& inverse_depth,
                            const Floats& information, const Pairs& target, const Floats& weight,
                            const Pose& T_ji, const Pinhole& camera, float huber, float outlier) {
-  return {pixel.data(),  inverse_depth.data(), information.data(),
-          target.data(), weight.data(),        camera,
-          motion_from_pose(T_ji.data()),       huber,
+  return {pixel.data(),
+          inverse_depth.data(),
+          information.data(),
+          target.data(),
+          weight.data(),
+          camera,
+          motion_from_pose(T_ji.data()),
+          huber,
           outlier};
 }
 
@@ -128,10 +134,9 @@ nb::tuple ray_normal_equations(Triples X_k, Triples X_f, Floats weight, Similari
                                float sigma_ray, float sigma_distance, float huber,
                                HostArray<double, 7, 7> H, HostArray<double, 7> g, int threads,
                                uintptr_t stream) {
-  const RayResidual residual = {X_k.data(),     X_f.data(),
-                                weight.data(),  motion_from_pose(T_kf.data(), T_kf.data()[7]),
-                                sigma_ray,      sigma_distance,
-                                huber};
+  const RayResidual residual = {
+      X_k.data(), X_f.data(),     weight.data(), motion_from_pose(T_kf.data(), T_kf.data()[7]),
+      sigma_ray,  sigma_distance, huber};
   return similarity_equations(residual, weight, H, g, threads, stream);
 }
 
@@ -149,9 +154,14 @@ nb::tuple pixel_depth_normal_equations(Pairs pixel_k, Triples X_k, Triples X_f, 
 void triangulate_inverse_depth(Pairs pixel, Pairs target, Floats weight, Pose T_ji,
                                const Pinhole& camera, float gate, Array<float, -1> value,
                                Array<float, -1> information, int threads, uintptr_t stream) {
-  const Triangulation t = {pixel.data(), target.data(),      weight.data(),
-                           value.data(), information.data(), camera,
-                           motion_from_pose(T_ji.data()),    gate};
+  const Triangulation t = {pixel.data(),
+                           target.data(),
+                           weight.data(),
+                           value.data(),
+                           information.data(),
+                           camera,
+                           motion_from_pose(T_ji.data()),
+                           gate};
   const Where at = where(weight, threads, stream);
   const int64_t pixels = int64_t(weight.shape(0));
   nb::gil_scoped_release release;
@@ -190,8 +200,66 @@ void warp_inverse_depth(Floats value, Floats information, Pose T_ji, const Pinho
   SLAM_DISPATCH(at, warp_cpu(w), warp_cuda(w, at.device, at.stream));
 }
 
-}  // namespace
+using Ints = HostArray<const int32_t, -1, 2>;
+using Rows = Array<const float, -1, -1>;
 
+// A dense problem together with the arrays it points into.
+struct DenseInputs {
+  HostArray<const double, -1, 7> T_CW;
+  Ints edge;
+  HostArray<const bool, -1> fixed;
+  Rows inverse_depth, prior, prior_weight;
+  Array<const float, -1, -1, 2> target;
+  Rows weight;
+  Pairs pixel;
+  Pinhole camera;
+  float huber, outlier;
+  bool refine_focal;
+
+  DenseProblem problem() const {
+    return {int(T_CW.shape(0)),
+            int(edge.shape(0)),
+            int64_t(pixel.shape(0)),
+            T_CW.data(),
+            edge.data(),
+            fixed.data(),
+            inverse_depth.data(),
+            prior.data(),
+            prior_weight.data(),
+            target.data(),
+            weight.data(),
+            pixel.data(),
+            camera,
+            huber,
+            outlier,
+            refine_focal};
+  }
+};
+
+std::unique_ptr<DenseDevice> dense_device(const Where& at) {
+  return SLAM_DISPATCH(at, dense_cpu(at.threads), dense_cuda(at.device, at.stream));
+}
+
+double dense_cost(const DenseInputs& inputs, int threads, uintptr_t stream) {
+  const Where at = where(inputs.weight, threads, stream);
+  nb::gil_scoped_release release;
+  return dense_ba_cost(inputs.problem(), *dense_device(at));
+}
+
+nb::tuple dense_step(const DenseInputs& inputs, double damping, float depth_damping, float minimum,
+                     float maximum, HostArray<double, -1, 6> twist,
+                     Array<float, -1, -1> inverse_depth, int threads, uintptr_t stream) {
+  const Where at = where(inputs.weight, threads, stream);
+  DenseStep out;
+  {
+    nb::gil_scoped_release release;
+    out = dense_ba_step(inputs.problem(), {damping, depth_damping, minimum, maximum},
+                        *dense_device(at), twist.data(), inverse_depth.data());
+  }
+  return nb::make_tuple(out.log_focal, out.focal_information, out.cost, out.ok);
+}
+
+}  // namespace
 
 }  // namespace slam
 
@@ -210,4 +278,15 @@ NB_MODULE(_slam_native, m) {
   m.def("triangulate_inverse_depth", &triangulate_inverse_depth);
   m.def("fuse_inverse_depth", &fuse_inverse_depth);
   m.def("warp_inverse_depth", &warp_inverse_depth);
+  nb::class_<DenseInputs>(m, "DenseInputs")
+      .def("__init__", [](DenseInputs* self, HostArray<const double, -1, 7> T_CW, Ints edge,
+                          HostArray<const bool, -1> fixed, Rows inverse_depth, Rows prior,
+                          Rows prior_weight, Array<const float, -1, -1, 2> target, Rows weight,
+                          Pairs pixel, const Pinhole& camera, float huber, float outlier,
+                          bool refine_focal) {
+        new (self) DenseInputs{T_CW,   edge,  fixed,  inverse_depth, prior,   prior_weight, target,
+                               weight, pixel, camera, huber,         outlier, refine_focal};
+      });
+  m.def("dense_ba_cost", &dense_cost);
+  m.def("dense_ba_step", &dense_step);
 }

@@ -1,9 +1,8 @@
 // The CPU's loops over blocks of pixels: eight pixels at a time, sums in a fixed order.
-#include "loops.h"
-
 #include <algorithm>
 
 #include "lanes.h"
+#include "loops.h"
 
 #ifndef SLAM_ISA
 #define SLAM_ISA portable
@@ -18,7 +17,8 @@ namespace {
 struct Reader {
   int64_t first;
   int valid;  // lanes
-  Reader(int64_t begin, int64_t end) : first(begin), valid(int(std::min<int64_t>(kLanes, end - begin))) {}
+  Reader(int64_t begin, int64_t end)
+      : first(begin), valid(int(std::min<int64_t>(kLanes, end - begin))) {}
   HD Lanes operator()(const float* base, int stride, int component) const {
     const float* a = base + first * stride + component;
     Lanes out{};
@@ -60,9 +60,9 @@ void accumulate(const Residual& residual, int64_t begin, int64_t end, BlockSums<
 void triangulate_range(const Triangulation& t, int64_t begin, int64_t end) {
   for (int64_t p = begin; p < end; p += kLanes) {
     const Reader read(p, end);
-    const auto m = triangulate(t.camera, t.T_ji, read(t.pixel, 2, 0), read(t.pixel, 2, 1),
-                               read(t.target, 2, 0), read(t.target, 2, 1), read(t.weight, 1, 0),
-                               t.gate);
+    const auto m =
+        triangulate(t.camera, t.T_ji, read(t.pixel, 2, 0), read(t.pixel, 2, 1),
+                    read(t.target, 2, 0), read(t.target, 2, 1), read(t.weight, 1, 0), t.gate);
     read.write(t.value, m.value);
     read.write(t.information, m.information);
   }
@@ -91,8 +91,7 @@ double dense_cost(const DenseKeyframe& f, int64_t begin, int64_t end) {
   double total = 0;
   Lanes cost{};
   for (int edge = 0; edge < f.edges; ++edge, total += sum(cost), cost = Lanes{})
-    for (int64_t p = begin; p < end; p += kLanes)
-      cost += edge_terms(f, edge, Reader(p, end)).cost;
+    for (int64_t p = begin; p < end; p += kLanes) cost += edge_terms(f, edge, Reader(p, end)).cost;
   for (int64_t p = begin; p < end; p += kLanes) {
     const Reader read(p, end);
     const Lanes d = read(f.prior, 1, 0) - read(f.inverse_depth, 1, 0);
@@ -158,8 +157,9 @@ double dense_sums(const DenseKeyframe& f, int64_t begin, int64_t end, float* wor
   std::fill(work, curvature + kBlock, 0.0f);
   double cost = 0;
   for (int edge = 0; edge < f.edges; ++edge)
-    cost += (f.refine_focal ? edge_sums<true> : edge_sums<false>)(
-        f, edge, begin, end, work, curvature, sums + edge * kDenseTriangle);
+    cost +=
+        (f.refine_focal ? edge_sums<true> : edge_sums<false>)(f, edge, begin, end, work, curvature,
+                                                              sums + edge * kDenseTriangle);
   Lanes prior_cost{};
   float* rhs = work + f.rhs_column() * kBlock;
   const int64_t used = (end - begin + kLanes - 1) / kLanes * kLanes;
