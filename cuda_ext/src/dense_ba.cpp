@@ -1,0 +1,275 @@
+// One damped step of dense bundle adjustment: reduce, assemble, solve, substitute back.
+#include "dense_ba.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "block_cholesky.h"
+
+namespace slam {
+namespace {
+
+constexpr double kLeastDiagonal = 1e-9;  // added to it: poses without edges stay where they are
+
+// The keyframes with their edges' relative motions.
+struct Layout {
+  std::vector<double> adjoints;  // [edges, 36] of T_ji
+  std::vector<Motion> motions;   // [edges]
+  std::vector<int> first;        // [poses + 1] first edge of each keyframe
+  std::vector<DenseKeyframe> frames;
+
+  Layout(const DenseProblem& p, float depth_damping)
+      : adjoints(size_t(p.edges) * 36), motions(p.edges), first(p.poses + 1, p.edges) {
+    for (int e = p.edges - 1; e >= 0; --e) first[p.edge[2 * e]] = e;
+    for (int i = p.poses - 1; i >= 0; --i) first[i] = std::min(first[i], first[i + 1]);
+    for (int e = 0; e < p.edges; ++e) {
+      double T_WC[7], T_ji[7];
+      pose_inverse(p.T_CW + 7 * p.edge[2 * e], T_WC);
+      pose_multiply(p.T_CW + 7 * p.edge[2 * e + 1], T_WC, T_ji);
+      motions[e] = motion_from_pose(T_ji);
+      pose_adjoint(T_ji, adjoints.data() + 36 * size_t(e));
+    }
+    for (int i = 0; i < p.poses; ++i) frames.push_back(frame(p, i, depth_damping));
+  }
+
+  DenseKeyframe frame(const DenseProblem& p, int i, float depth_damping) const {
+    const int64_t o = p.pixels * i, e = p.pixels * first[i];
+    return {p.pixel,
+            p.inverse_depth + o,
+            p.prior + o,
+            p.prior_weight + o,
+            p.target + 2 * e,
+            p.weight + e,
+            motions.data() + first[i],
+            p.pixels,
+            first[i + 1] - first[i],
+            p.camera,
+            p.huber,
+            p.outlier,
+            depth_damping,
+            p.refine_focal};
+  }
+};
+
+// The reduced camera system over the free poses and, as a border, log focal.
+struct Reduced {
+  BlockMatrix H;
+  std::vector<double> g, focal_column;  // [free poses, 6]
+  double focal_diagonal = 0, focal_g = 0;
+};
+
+// One keyframe's Schur complement in the twists of its edges' T_ji.
+class RelativeSystem {
+ public:
+  RelativeSystem(const DenseKeyframe& frame, const DenseSums& sums) : frame_(frame), sums_(sums) {}
+
+  // Block of edges (a, b).
+  void block(int a, int b, double* out) const {
+    for (int r = 0; r < 6; ++r)
+      for (int c = 0; c < 6; ++c)
+        out[6 * r + c] = (a == b ? edge(a, r, c) : 0.0) - gram(6 * a + r, 6 * b + c);
+  }
+  double rhs(int a, int r) const { return edge(a, r, 6) - gram(6 * a + r, frame_.rhs_column()); }
+  double focal(int a, int r) const {
+    return edge(a, r, 7) - gram(6 * a + r, frame_.focal_column());
+  }
+  double focal_diagonal() const {
+    double total = -gram(frame_.focal_column(), frame_.focal_column());
+    for (int a = 0; a < frame_.edges; ++a) total += edge(a, 7, 7);
+    return total;
+  }
+  double focal_rhs() const {
+    double total = -gram(frame_.rhs_column(), frame_.focal_column());
+    for (int a = 0; a < frame_.edges; ++a) total += edge(a, 6, 7);
+    return total;
+  }
+
+ private:
+  double edge(int a, int r, int c) const {
+    if (r > c) std::swap(r, c);
+    return sums_.edges[size_t(a) * kDenseTriangle + r * kDenseColumns - r * (r - 1) / 2 + c - r];
+  }
+  double gram(int r, int c) const {
+    return sums_.gram[size_t(std::max(r, c)) * frame_.columns() + std::min(r, c)];
+  }
+  const DenseKeyframe& frame_;
+  const DenseSums& sums_;
+};
+
+// Adds keyframes' systems to the reduced one. T_ji's twist is that of j minus Ad(T_ji) that of i.
+class Assembler {
+ public:
+  Assembler(const DenseProblem& p, const Layout& layout) : problem_(p), layout_(layout) {
+    for (int i = 0; i < p.poses; ++i) place_.push_back(p.fixed[i] ? -1 : free_++);
+    out_.H.diagonal.assign(size_t(free_) * 36, 0.0);
+    out_.g.assign(size_t(free_) * 6, 0.0);
+    out_.focal_column = out_.g;
+    for (int i = 0; i < p.poses; ++i)
+      for (int a = layout.first[i]; a < layout.first[i + 1]; ++a) {
+        note(target(a), place_[i]);
+        for (int b = layout.first[i]; b < a; ++b) note(target(a), target(b));
+      }
+    auto& positions = out_.H.positions;
+    std::sort(positions.begin(), positions.end());
+    positions.erase(std::unique(positions.begin(), positions.end()), positions.end());
+    out_.H.blocks.assign(positions.size() * 36, 0.0);
+  }
+
+  void add(int i, const DenseSums& sums) {
+    const RelativeSystem system(layout_.frames[i], sums);
+    const int first = layout_.first[i], count = layout_.frames[i].edges;
+    for (int b = 0; b < count; ++b) {
+      double column[36] = {};  // block (i, b): - sum over a of Ad_a^T S_ab
+      for (int a = 0; a < count; ++a) {
+        double S[36];
+        system.block(a, b, S);
+        if (a >= b) add_block(target(first + a), target(first + b), S, a != b);
+        subtract_transposed_product(adjoint(first + a), S, column);
+      }
+      double corner[36] = {};  // this column's part of block (i, i)
+      for (int r = 0; r < 6; ++r)
+        for (int k = 0; k < 6; ++k)
+          for (int c = 0; c < 6; ++c)
+            corner[6 * r + c] -= column[6 * r + k] * adjoint(first + b)[6 * k + c];
+      add_block(place_[i], target(first + b), column, true);
+      add_block(place_[i], place_[i], corner, false);
+      double rhs[6], focal[6] = {};
+      for (int r = 0; r < 6; ++r) {
+        rhs[r] = system.rhs(b, r);
+        if (problem_.refine_focal) focal[r] = system.focal(b, r);
+      }
+      add_vector(first + b, i, rhs, out_.g);
+      add_vector(first + b, i, focal, out_.focal_column);
+    }
+    if (!problem_.refine_focal) return;
+    out_.focal_diagonal += system.focal_diagonal();
+    out_.focal_g += system.focal_rhs();
+  }
+
+  Reduced& result() { return out_; }
+  int place(int i) const { return place_[i]; }
+
+ private:
+  int target(int edge) const { return place_[problem_.edge[2 * edge + 1]]; }
+  const double* adjoint(int edge) const { return layout_.adjoints.data() + 36 * size_t(edge); }
+
+  void note(int p, int q) {
+    if (p >= 0 && q >= 0 && p != q) out_.H.positions.emplace_back(std::min(p, q), std::max(p, q));
+  }
+
+  // out -= a^T b
+  static void subtract_transposed_product(const double* a, const double* b, double* out) {
+    for (int k = 0; k < 6; ++k)
+      for (int r = 0; r < 6; ++r)
+        for (int c = 0; c < 6; ++c) out[6 * r + c] -= a[6 * k + r] * b[6 * k + c];
+  }
+
+  // Adds block S at (row, column), and its mirror image where `both` says that it stands for two.
+  void add_block(int row, int column, const double* S, bool both) {
+    if (row < 0 || column < 0) return;
+    double* out = row == column ? out_.H.diagonal.data() + 36 * size_t(row)
+                                : out_.H.at(std::max(row, column), std::min(row, column));
+    for (int r = 0; r < 6; ++r)
+      for (int c = 0; c < 6; ++c) {
+        if (row == column && both)
+          out[6 * r + c] += S[6 * r + c] + S[6 * c + r];
+        else
+          out[6 * r + c] += row >= column ? S[6 * r + c] : S[6 * c + r];
+      }
+  }
+
+  void add_vector(int edge, int i, const double* value, std::vector<double>& out) {
+    if (const int j = target(edge); j >= 0)
+      for (int r = 0; r < 6; ++r) out[6 * j + r] += value[r];
+    if (place_[i] < 0) return;
+    for (int r = 0; r < 6; ++r)
+      for (int k = 0; k < 6; ++k) out[6 * place_[i] + r] -= adjoint(edge)[6 * k + r] * value[k];
+  }
+
+  const DenseProblem& problem_;
+  const Layout& layout_;
+  std::vector<int> place_;  // of each pose among the free ones, or -1
+  int free_ = 0;
+  Reduced out_;
+};
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double total = 0;
+  for (size_t k = 0; k < a.size(); ++k) total += a[k] * b[k];
+  return total;
+}
+
+// Solves the damped system; the free poses' twists end up in `system.g`.
+DenseStep solve_reduced(Reduced& system, double damping, bool refine_focal) {
+  DenseStep out = {0, 0, 0, false};
+  for (size_t k = 0; k < system.H.diagonal.size(); k += 36)
+    for (int r = 0; r < 6; ++r) {
+      double& entry = system.H.diagonal[k + 7 * r];
+      entry = entry * (1 + damping) + kLeastDiagonal;
+    }
+  BlockCholesky factor(system.H);
+  if (!factor.factor(system.H)) return out;
+  factor.solve(system.g.data());
+  if (refine_focal) {
+    std::vector<double> y = system.focal_column;
+    factor.solve(y.data());
+    const double honest = system.focal_diagonal - dot(system.focal_column, y);
+    const double pivot = honest + damping * system.focal_diagonal + kLeastDiagonal;
+    if (!(pivot > 0)) return out;
+    out.focal_information = std::max(honest, 0.0);
+    out.log_focal = (system.focal_g - dot(system.focal_column, system.g)) / pivot;
+    for (size_t k = 0; k < y.size(); ++k) system.g[k] -= out.log_focal * y[k];
+  }
+  out.ok = std::isfinite(out.log_focal);
+  for (const double entry : system.g) out.ok = out.ok && std::isfinite(entry);
+  return out;
+}
+
+// Twists of the edges' T_ji from those of the poses.
+std::vector<float> relative_twists(const DenseProblem& p, const Layout& layout,
+                                   const double* twist) {
+  std::vector<float> out(size_t(p.edges) * 6);
+  for (int e = 0; e < p.edges; ++e) {
+    const double *of_i = twist + 6 * p.edge[2 * e], *of_j = twist + 6 * p.edge[2 * e + 1];
+    for (int r = 0; r < 6; ++r) {
+      double value = of_j[r];
+      for (int k = 0; k < 6; ++k) value -= layout.adjoints[36 * size_t(e) + 6 * r + k] * of_i[k];
+      out[6 * size_t(e) + r] = float(value);
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+double dense_ba_cost(const DenseProblem& problem, DenseDevice& device) {
+  return device.cost(Layout(problem, 0.0f).frames);
+}
+
+DenseStep dense_ba_step(const DenseProblem& problem, const DenseOptions& options,
+                        DenseDevice& device, double* twist, float* inverse_depth) {
+  const Layout layout(problem, options.depth_damping);
+  const std::vector<DenseSums> sums = device.sums(layout.frames);
+  Assembler assembler(problem, layout);
+  double cost = 0;
+  for (int i = 0; i < problem.poses; ++i) {
+    assembler.add(i, sums[i]);
+    cost += sums[i].cost;
+  }
+  Reduced& system = assembler.result();
+  DenseStep out = solve_reduced(system, options.damping, problem.refine_focal);
+  out.cost = cost;
+  if (!out.ok) return out;
+  for (int i = 0; i < problem.poses; ++i)
+    for (int r = 0; r < 6; ++r)
+      twist[6 * i + r] = assembler.place(i) < 0 ? 0.0 : system.g[6 * assembler.place(i) + r];
+  const std::vector<float> relative = relative_twists(problem, layout, twist);
+  std::vector<DenseUpdate> updates;
+  for (int i = 0; i < problem.poses; ++i)
+    updates.push_back({relative.data() + 6 * size_t(layout.first[i]), float(out.log_focal),
+                       options.minimum, options.maximum, inverse_depth + problem.pixels * i});
+  device.update(layout.frames, updates);
+  return out;
+}
+
+}  // namespace slam

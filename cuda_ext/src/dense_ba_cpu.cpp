@@ -1,0 +1,63 @@
+// The per-pixel work of dense bundle adjustment on the CPU: parallel over keyframes.
+#include <algorithm>
+
+#include "dense_ba.h"
+#include "parallel.h"
+
+namespace slam {
+namespace {
+
+// Calls body(begin, end) for each block of pixels, in order.
+template <class Body>
+void over_blocks(int64_t pixels, const Body& body) {
+  for (int64_t p = 0; p < pixels; p += kBlock) body(p, std::min(pixels, p + kBlock));
+}
+
+class DenseCpu : public DenseDevice {
+ public:
+  explicit DenseCpu(int threads) : threads_(threads) {}
+
+  double cost(const std::vector<DenseKeyframe>& frames) override {
+    std::vector<double> costs(frames.size(), 0.0);
+    parallel_for(int64_t(frames.size()), threads_, [&](int64_t i) {
+      over_blocks(frames[i].pixels, [&](int64_t begin, int64_t end) {
+        costs[i] += loops().dense_cost(frames[i], begin, end);
+      });
+    });
+    double total = 0;
+    for (const double cost : costs) total += cost;
+    return total;
+  }
+
+  std::vector<DenseSums> sums(const std::vector<DenseKeyframe>& frames) override {
+    std::vector<DenseSums> out(frames.size());
+    parallel_for(int64_t(frames.size()), threads_, [&](int64_t i) {
+      const DenseKeyframe& frame = frames[i];
+      DenseSums& sums = out[i];
+      sums.gram.assign(size_t(frame.columns()) * frame.columns(), 0.0);
+      sums.edges.assign(size_t(frame.edges) * kDenseTriangle, 0.0);
+      std::vector<float> work(size_t(frame.columns() + 1) * kBlock);
+      over_blocks(frame.pixels, [&](int64_t begin, int64_t end) {
+        sums.cost +=
+            loops().dense_sums(frame, begin, end, work.data(), sums.gram.data(), sums.edges.data());
+      });
+    });
+    return out;
+  }
+
+  void update(const std::vector<DenseKeyframe>& frames,
+              const std::vector<DenseUpdate>& updates) override {
+    parallel_for(int64_t(frames.size()), threads_, [&](int64_t i) {
+      loops().dense_update(frames[i], updates[i], 0, frames[i].pixels);
+    });
+  }
+
+ private:
+  int threads_;
+};
+
+}  // namespace
+
+std::unique_ptr<DenseDevice> dense_cpu(int threads) { return std::make_unique<DenseCpu>(threads); }
+
+}  // namespace slam
