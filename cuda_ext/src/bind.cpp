@@ -1,0 +1,213 @@
+// Python bindings of the kernels. slam/kernels.py checks shapes, devices and values; here is the
+// last line of defence: element types, inner shapes, contiguity.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstring>
+#include <stdexcept>
+
+#include "depth_filter.h"
+#include "normal_equations.h"
+
+#ifndef SLAM_WITH_CUDA
+#define SLAM_WITH_CUDA 0
+#define SLAM_CUDA_ARCHITECTURES ""
+#endif
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace slam {
+namespace {
+
+template <class T, int... Shape>
+using Array = nb::ndarray<T, nb::shape<Shape...>, nb::c_contig>;
+template <class T, int... Shape>
+using HostArray = nb::ndarray<T, nb::shape<Shape...>, nb::c_contig, nb::device::cpu>;
+
+// Where a kernel runs: on the CPU with so many threads, or on a CUDA device's stream.
+struct Where {
+  bool cuda;
+  int device, threads;
+  void* stream;
+};
+
+template <class A>
+Where where(const A& array, int threads, uintptr_t stream) {
+  const bool cuda = array.device_type() == nb::device::cuda::value;
+  if (cuda && !SLAM_WITH_CUDA)
+    throw std::invalid_argument("the native module was built without CUDA; use CPU tensors");
+  if (!cuda && array.device_type() != nb::device::cpu::value)
+    throw std::invalid_argument("no kernel for this device; use CPU or CUDA tensors");
+  return {cuda, array.device_id(), threads, reinterpret_cast<void*>(stream)};
+}
+
+// Calls on_cuda where the tensors are on a GPU and the module has CUDA, otherwise on_cpu.
+#if SLAM_WITH_CUDA
+#define SLAM_DISPATCH(place, on_cpu, on_cuda) ((place).cuda ? (on_cuda) : (on_cpu))
+#else
+#define SLAM_DISPATCH(place, on_cpu, on_cuda) ((void)(place), on_cpu)
+#endif
+
+template <class Residual>
+auto evaluate(const Residual& residual, int64_t pixels, const Where& at) {
+  return SLAM_DISPATCH(at, normal_equations_cpu(residual, pixels, at.threads),
+                       normal_equations_cuda(residual, pixels, at.device, at.stream));
+}
+
+template <int N>
+nb::tuple returned(const NormalEquations<N>& n, double* H, double* g) {
+  std::memcpy(H, n.H, sizeof(n.H));
+  if (g) std::memcpy(g, n.g, sizeof(n.g));
+  return nb::make_tuple(n.cost, n.inliers, n.counted);
+}
+
+using Floats = Array<const float, -1>;
+using Pairs = Array<const float, -1, 2>;
+using Triples = Array<const float, -1, 3>;
+using Pose = HostArray<const double, 7>;
+using Similarity = HostArray<const double, 8>;
+
+PoseResidual pose_residual(const Pairs& pixel, const Floats& inverse_depth,
+                           const Floats& information, const Pairs& target, const Floats& weight,
+                           const Pose& T_ji, const Pinhole& camera, float huber, float outlier) {
+  return {pixel.data(),  inverse_depth.data(), information.data(),
+          target.data(), weight.data(),        camera,
+          motion_from_pose(T_ji.data()),       huber,
+          outlier};
+}
+
+nb::tuple pose_normal_equations(Pairs pixel, Floats inverse_depth, Floats information, Pairs target,
+                                Floats weight, Pose T_ji, const Pinhole& camera, float huber,
+                                float outlier, HostArray<double, 6, 6> H, HostArray<double, 6> g,
+                                int threads, uintptr_t stream) {
+  const auto residual = pose_residual(pixel, inverse_depth, information, target, weight, T_ji,
+                                      camera, huber, outlier);
+  const Where at = where(weight, threads, stream);
+  NormalEquations<6> out;
+  {
+    nb::gil_scoped_release release;
+    out = evaluate(residual, int64_t(weight.shape(0)), at);
+  }
+  return returned(out, H.data(), g.data());
+}
+
+nb::tuple solve_pose_bound(Pairs pixel, Floats inverse_depth, Floats information, Pairs target,
+                           Floats weight, Pose T_init, const Pinhole& camera, float huber,
+                           float outlier, int iterations, HostArray<double, 7> T,
+                           HostArray<double, 6, 6> H, int threads, uintptr_t stream) {
+  const auto residual = pose_residual(pixel, inverse_depth, information, target, weight, T_init,
+                                      camera, huber, outlier);
+  const Where at = where(weight, threads, stream);
+  const int64_t pixels = int64_t(weight.shape(0));
+  PoseSolution out;
+  {
+    nb::gil_scoped_release release;
+    out = solve_pose(residual, T_init.data(), iterations,
+                     [&](const PoseResidual& r) { return evaluate(r, pixels, at); });
+  }
+  std::memcpy(T.data(), out.T, sizeof(out.T));
+  const nb::tuple sums = returned(out.last, H.data(), nullptr);
+  return nb::make_tuple(sums[0], sums[1], sums[2], out.iterations, out.converged);
+}
+
+template <class Residual>
+nb::tuple similarity_equations(const Residual& residual, const Floats& weight,
+                               HostArray<double, 7, 7>& H, HostArray<double, 7>& g, int threads,
+                               uintptr_t stream) {
+  const Where at = where(weight, threads, stream);
+  NormalEquations<7> out;
+  {
+    nb::gil_scoped_release release;
+    out = evaluate(residual, int64_t(weight.shape(0)), at);
+  }
+  return returned(out, H.data(), g.data());
+}
+
+nb::tuple ray_normal_equations(Triples X_k, Triples X_f, Floats weight, Similarity T_kf,
+                               float sigma_ray, float sigma_distance, float huber,
+                               HostArray<double, 7, 7> H, HostArray<double, 7> g, int threads,
+                               uintptr_t stream) {
+  const RayResidual residual = {X_k.data(),     X_f.data(),
+                                weight.data(),  motion_from_pose(T_kf.data(), T_kf.data()[7]),
+                                sigma_ray,      sigma_distance,
+                                huber};
+  return similarity_equations(residual, weight, H, g, threads, stream);
+}
+
+nb::tuple pixel_depth_normal_equations(Pairs pixel_k, Triples X_k, Triples X_f, Floats weight,
+                                       Similarity T_kf, const Pinhole& camera, float sigma_pixel,
+                                       float sigma_depth, float huber, HostArray<double, 7, 7> H,
+                                       HostArray<double, 7> g, int threads, uintptr_t stream) {
+  const PixelDepthResidual residual = {
+      pixel_k.data(), X_k.data(),  X_f.data(),
+      weight.data(),  camera,      motion_from_pose(T_kf.data(), T_kf.data()[7]),
+      sigma_pixel,    sigma_depth, huber};
+  return similarity_equations(residual, weight, H, g, threads, stream);
+}
+
+void triangulate_inverse_depth(Pairs pixel, Pairs target, Floats weight, Pose T_ji,
+                               const Pinhole& camera, float gate, Array<float, -1> value,
+                               Array<float, -1> information, int threads, uintptr_t stream) {
+  const Triangulation t = {pixel.data(), target.data(),      weight.data(),
+                           value.data(), information.data(), camera,
+                           motion_from_pose(T_ji.data()),    gate};
+  const Where at = where(weight, threads, stream);
+  const int64_t pixels = int64_t(weight.shape(0));
+  nb::gil_scoped_release release;
+  SLAM_DISPATCH(at, triangulate_cpu(t, pixels, at.threads),
+                triangulate_cuda(t, pixels, at.device, at.stream));
+}
+
+void fuse_inverse_depth(Array<float, -1> value, Array<float, -1> information, Floats new_value,
+                        Floats new_information, float gate, float relative_floor, float initial,
+                        float decay, int threads, uintptr_t stream) {
+  const FusionOptions options = {gate, relative_floor, initial, decay};
+  const Where at = where(value, threads, stream);
+  const int64_t pixels = int64_t(value.shape(0));
+  nb::gil_scoped_release release;
+  SLAM_DISPATCH(at,
+                fuse_cpu(value.data(), information.data(), new_value.data(), new_information.data(),
+                         options, pixels, at.threads),
+                fuse_cuda(value.data(), information.data(), new_value.data(),
+                          new_information.data(), options, pixels, at.device, at.stream));
+}
+
+void warp_inverse_depth(Floats value, Floats information, Pose T_ji, const Pinhole& camera,
+                        int height, int width, float stride, float offset, float inflation,
+                        Array<float, -1> new_value, Array<float, -1> new_information,
+                        uintptr_t stream) {
+  const Warp w = {value.data(),
+                  information.data(),
+                  new_value.data(),
+                  new_information.data(),
+                  {height, width, stride, offset},
+                  camera,
+                  motion_from_pose(T_ji.data()),
+                  inflation};
+  const Where at = where(value, 1, stream);
+  nb::gil_scoped_release release;
+  SLAM_DISPATCH(at, warp_cpu(w), warp_cuda(w, at.device, at.stream));
+}
+
+}  // namespace
+
+
+}  // namespace slam
+
+NB_MODULE(_slam_native, m) {
+  using namespace slam;
+  m.attr("with_cuda") = bool(SLAM_WITH_CUDA);
+  m.attr("architectures") = SLAM_CUDA_ARCHITECTURES;
+  nb::class_<Pinhole>(m, "Pinhole")
+      .def("__init__", [](Pinhole* self, float fx, float fy, float cx, float cy) {
+        new (self) Pinhole{fx, fy, cx, cy};
+      });
+  m.def("pose_normal_equations", &pose_normal_equations);
+  m.def("solve_pose", &solve_pose_bound);
+  m.def("ray_normal_equations", &ray_normal_equations);
+  m.def("pixel_depth_normal_equations", &pixel_depth_normal_equations);
+  m.def("triangulate_inverse_depth", &triangulate_inverse_depth);
+  m.def("fuse_inverse_depth", &fuse_inverse_depth);
+  m.def("warp_inverse_depth", &warp_inverse_depth);
+}
