@@ -100,7 +100,9 @@ def check_native() -> Check:
         return Check("native module", False, True, failure, remedy)
     from slam.kernels import native_info
 
-    return Check("native module", True, True, str(native_info()), remedy)
+    info = native_info()
+    cuda = f"CUDA for {', '.join(info.architectures)}" if info.with_cuda else "no CUDA"
+    return Check("native module", True, True, f"CPU kernels, {cuda}", remedy)
 
 
 def check_opencv() -> Check:
