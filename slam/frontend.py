@@ -74,6 +74,7 @@ class Frontend:
         self._on_trial = True
         self._relocaliser = Relocaliser(predictor, config)
         self._reference: Frame | None = None
+        self._between: list[Correspondence] = []  # the reference's pixels in the frames since
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None
         self._velocity = torch.tensor(IDENTITY, dtype=torch.float64)
@@ -128,11 +129,12 @@ class Frontend:
             found = two_view_map(
                 self.predictor.grid,
                 pair,
+                spread(self._between, self.config.start.between),
                 self.graph.intrinsics,
-                self.config.start,
-                self.config.bundle_adjustment,
-                self.config.mapping,
+                self.config,
+                last_chance=pair.match_fraction < self.config.start.match_fraction,
             )
+        self._between.append(pair.forward)
         if found is None:
             if pair.match_fraction < self.config.start.match_fraction:
                 self._renew_reference(frame)
@@ -142,7 +144,7 @@ class Frontend:
         number = self._current = self.graph.add_keyframe(keyframe)
         first = self.graph.record(self._reference.index)
         self.graph.set_record(replace(first, state=TrackState.TRACKED, keyframe=number))
-        self._velocity = identity()
+        self._velocity, self._between = identity(), []
         return self._publish(frame, number, found.T_ji, pair, TrackState.TRACKED)
 
     def _renew_reference(self, frame: Frame) -> None:
@@ -150,7 +152,7 @@ class Frontend:
         assert self._reference is not None
         since = [f for f in self._early if f.index > self._reference.index]
         self._reference = since[len(since) // 2] if len(since) > 2 else frame
-        self._guess = NO_GUESS
+        self._guess, self._between = NO_GUESS, []
 
     def _restart(self, frame: Frame) -> Step:
         """Discards a bad start: its frames are posed afterwards, like those before it."""
@@ -320,3 +322,9 @@ def better(first: TrackResult, second: TrackResult | None) -> TrackResult:
     if second is None:
         return first
     return max(first, second, key=lambda r: r.inlier_fraction * r.count)
+
+
+def spread(values: list[Correspondence], count: int) -> list[Correspondence]:
+    """At most `count` of the values, evenly spread, without the ends."""
+    step = len(values) / (count + 1)
+    return [values[round(step * (n + 1))] for n in range(count)] if step >= 1 else values

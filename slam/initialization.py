@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from slam.config import BundleAdjustmentSettings, MappingSettings, StartSettings
-from slam.frame import InverseDepth, PairPrediction
+from slam.config import Config, StartSettings
+from slam.frame import Correspondence, InverseDepth, PairPrediction
 from slam.lie import se3_from_matrix, se3_inv, se3_matrix, se3_mul
 from slam.mapping import observe
 from slam.optimization import BundleAdjustment, bundle_adjust
 from slam.predictors.grid import Grid
+from slam.tracking import track
 
 Intrinsics = tuple[float, float, float, float]
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
@@ -27,22 +29,29 @@ class TwoViewMap:
     T_ji: Tensor  # [7] float64 SE(3): takes points of the reference to the second view
     depth: InverseDepth  # [P] of the reference's grid pixels
     known_fraction: float  # share of the measured grid pixels whose depth is known to 30 %
-    cost: float  # robust cost per measurement after two-view adjustment, whitened
+    cost: float  # robust cost per measurement, whitened, over all the views
 
 
 def two_view_map(
     grid: Grid,
     pair: PairPrediction,
+    between: Sequence[Correspondence],
     intrinsics: Intrinsics,
-    start: StartSettings,
-    adjustment: BundleAdjustmentSettings,
-    mapping: MappingSettings,
+    config: Config,
+    *,
+    last_chance: bool = False,
 ) -> TwoViewMap | None:
     """A map from one pair of views, or None while there is too little parallax for one.
 
     Candidates from the essential matrix and from the homography (which also explains planes) are
-    each refined by a two-view dense bundle adjustment; the one that costs least is kept.
+    each refined by a two-view dense bundle adjustment, and must explain some views in between: two
+    views alone often have two explanations. The one that costs least is kept.
+
+    Args:
+        between: the reference's grid pixels in frames between the two.
+        last_chance: the views are about to part: take the best even if another is nearly as good.
     """
+    start = config.start
     valid = (pair.forward.weight > 0).numpy()
     if valid.sum() < start.minimum_points:
         return None
@@ -52,16 +61,33 @@ def two_view_map(
     if residual < start.rotation_residual * grid.width:
         return None
     refined = [
-        _refine(grid, pair, T, intrinsics, start, adjustment, mapping)
+        _refine(grid, pair, T, intrinsics, config)
         for T in _candidates(first, second, intrinsics, start)
     ]
-    maps = sorted((m for m in refined if m is not None), key=lambda m: m.cost)
+    maps = [_explain(grid, m, between, intrinsics, config) for m in refined if m is not None]
+    maps.sort(key=lambda m: m.cost)
     if not maps or maps[0].known_fraction < start.known_fraction:
         return None
     seen = parallax(first, second, se3_matrix(maps[0].T_ji).numpy(), intrinsics) / grid.width
-    if seen < start.parallax or (seen < 2 * start.parallax and _ambiguous(maps, start)):
+    if seen < start.parallax or (_ambiguous(maps, start) and not last_chance):
         return None
     return maps[0]
+
+
+def _explain(
+    grid: Grid,
+    found: TwoViewMap,
+    between: Sequence[Correspondence],
+    intrinsics: Intrinsics,
+    config: Config,
+) -> TwoViewMap:
+    """The same map with the cost of posing the views in between added."""
+    T_guess, cost = found.T_ji.clone(), found.cost
+    for measured in reversed(between):
+        result = track(grid.pixel, found.depth, measured, T_guess, intrinsics, config.tracking)
+        T_guess = result.T_fk
+        cost += result.cost
+    return replace(found, cost=cost)
 
 
 def _ambiguous(maps: list[TwoViewMap], start: StartSettings) -> bool:
@@ -145,15 +171,13 @@ def _refine(
     pair: PairPrediction,
     T_guess: np.ndarray,
     intrinsics: Intrinsics,
-    start: StartSettings,
-    adjustment: BundleAdjustmentSettings,
-    mapping: MappingSettings,
+    config: Config,
 ) -> TwoViewMap | None:
     """Triangulate, adjust the pair in both directions, and scale to median depth 1."""
     T_ji = se3_from_matrix(torch.from_numpy(T_guess))
     depths = [
-        observe(grid, pair.forward, T_ji, intrinsics, mapping),
-        observe(grid, pair.backward, se3_inv(T_ji), intrinsics, mapping),
+        observe(grid, pair.forward, T_ji, intrinsics, config.mapping),
+        observe(grid, pair.backward, se3_inv(T_ji), intrinsics, config.mapping),
     ]
     filled = [_fill(d) for d in depths]
     if any(d is None for d in filled):
@@ -170,11 +194,11 @@ def _refine(
         {(0, 1): pair.forward, (1, 0): pair.backward},
         [True, False],
         [False, False],
-        adjustment,
-        mapping,
-        iterations=start.iterations,
+        config.bundle_adjustment,
+        config.mapping,
+        iterations=config.start.iterations,
     )
-    return _scaled(pair, result, start)
+    return _scaled(pair, result, config.start)
 
 
 def _fill(depth: InverseDepth) -> InverseDepth | None:

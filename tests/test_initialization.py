@@ -50,10 +50,7 @@ def plane(T_ji: torch.Tensor, tilt: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def start(pair: PairPrediction):
-    config = Config()
-    return two_view_map(
-        GRID, pair, INTRINSICS, config.start, config.bundle_adjustment, config.mapping
-    )
+    return two_view_map(GRID, pair, [], INTRINSICS, Config())
 
 
 def rough_scene() -> torch.Tensor:

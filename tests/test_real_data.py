@@ -47,9 +47,7 @@ def test_written_trajectory_compares_with_the_data_sets_own_file(slam_data, tmp_
     ("name", "focal"), [("rgbd_dataset_freiburg1_xyz", 528), ("icl_living_room_kt3", 481)]
 )
 def test_uncalibrated(slam_data, tmp_path, run_cli, name, focal, fov):
-    report = run_on(
-        run_cli, slam_data / name, tmp_path / "out", "--calib", "none", "--fov", fov
-    )
+    report = run_on(run_cli, slam_data / name, tmp_path / "out", "--calib", "none", "--fov", fov)
     assert report["focal"]["pixels"] == pytest.approx(focal, rel=0.1)
     if name.startswith("rgbd"):
         assert report["ate"]["sim3_rmse"] <= 0.05
