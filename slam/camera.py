@@ -254,11 +254,18 @@ def undistorter(camera: Camera) -> Undistorter:
     if not any(camera.distortion) and camera.model != "kannala_brandt":
         return Undistorter(camera.pinhole(), None)
     target = _inscribed_view(camera)
-    grid = torch.from_numpy(np.mgrid[: camera.height, : camera.width][::-1].copy())
-    raw = camera.project(target.unproject(grid.permute(1, 2, 0).double()))
-    raw_x, raw_y = raw.float().unbind(-1)
-    first, second = cv2.convertMaps(raw_x.numpy(), raw_y.numpy(), cv2.CV_16SC2)
+    models = cv2.fisheye if camera.model == "kannala_brandt" else cv2
+    first, second = models.initUndistortRectifyMap(
+        *(_matrix(camera), np.array(camera.distortion), np.eye(3), _matrix(target)),
+        *((camera.width, camera.height), cv2.CV_16SC2),
+    )
     return Undistorter(target, (first, second))
+
+
+def _matrix(camera: Camera) -> np.ndarray:
+    """K [3, 3] float64."""
+    fx, fy, cx, cy = camera.intrinsics
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
 
 
 def _inscribed_view(camera: Camera) -> Camera:
