@@ -249,16 +249,10 @@ def undistorter(camera: Camera) -> Undistorter:
         return Undistorter(camera.pinhole(), None)
     target = _inscribed_view(camera)
     models = cv2.fisheye if camera.model == "kannala_brandt" else cv2
-    first, second = models.initUndistortRectifyMap(
-        *(
-            _intrinsic_matrix(camera),
-            np.array(camera.distortion),
-            np.eye(3),
-            _intrinsic_matrix(target),
-        ),
-        *((camera.width, camera.height), cv2.CV_16SC2),
-    )
-    return Undistorter(target, (first, second))
+    K, K_target = _intrinsic_matrix(camera), _intrinsic_matrix(target)
+    distortion, size = np.array(camera.distortion), (camera.width, camera.height)
+    maps = models.initUndistortRectifyMap(K, distortion, np.eye(3), K_target, size, cv2.CV_16SC2)
+    return Undistorter(target, (maps[0], maps[1]))
 
 
 def _intrinsic_matrix(camera: Camera) -> np.ndarray:
