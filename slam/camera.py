@@ -55,9 +55,7 @@ class Camera:
         fx, _, cx, cy = self.intrinsics
         u = torch.tensor([-0.5, self.width - 0.5], dtype=torch.float64)
         if self.model == "kannala_brandt":
-            left, right = ((u - cx) / fx).sign() * _fisheye_angle(
-                ((u - cx) / fx).abs(), self.distortion
-            )
+            left, right = _fisheye_angle((u - cx) / fx, self.distortion)
         else:
             edges = torch.stack([u, torch.full_like(u, cy)], dim=-1)
             left, right = torch.atan(self.unproject(edges)[:, 0])
@@ -119,17 +117,13 @@ def _check(camera: Camera) -> None:
         raise ValueError(f"camera size: wanted px >= 1, got {camera.width}x{camera.height}")
     if len(camera.intrinsics) != 4:
         raise ValueError(f"intrinsics: wanted 4 (fx, fy, cx, cy), got {len(camera.intrinsics)}")
-    counts = COEFFICIENTS[camera.model]
-    if len(camera.distortion) not in counts:
-        wanted = " or ".join(map(str, counts))
-        raise ValueError(
-            f"distortion of a {camera.model} camera: wanted {wanted} coefficients, "
-            f"got {len(camera.distortion)}"
-        )
-    if not np.isfinite([*camera.intrinsics, *camera.distortion]).all():
-        raise ValueError(
-            f"calibration: wanted finite numbers, got {camera.intrinsics} {camera.distortion}"
-        )
+    counts, got = COEFFICIENTS[camera.model], len(camera.distortion)
+    if got not in counts:
+        wanted = f"wanted {' or '.join(map(str, counts))} coefficients"
+        raise ValueError(f"distortion of a {camera.model} camera: {wanted}, got {got}")
+    numbers = (*camera.intrinsics, *camera.distortion)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"calibration: wanted finite numbers, got {numbers}")
     fx, fy, cx, cy = camera.intrinsics
     side = max(camera.width, camera.height)
     if not all(SHORTEST_FOCAL * side <= f <= LONGEST_FOCAL * side for f in (fx, fy)):
@@ -217,7 +211,7 @@ def _fisheye_radius(theta: Tensor, distortion: tuple[float, ...]) -> tuple[Tenso
 
 
 def _fisheye_angle(theta_d: Tensor, distortion: tuple[float, ...]) -> Tensor:
-    """Inverse of _fisheye_radius by Newton's method; NaN where there is none."""
+    """Inverse of _fisheye_radius (odd) by Newton's method; NaN where there is none."""
     theta = theta_d
     for _ in range(NEWTON_STEPS):
         value, slope = _fisheye_radius(theta, distortion)
@@ -226,7 +220,7 @@ def _fisheye_angle(theta_d: Tensor, distortion: tuple[float, ...]) -> Tensor:
         if not (step.abs() > 1e-15).any():
             break
     value, slope = _fisheye_radius(theta, distortion)
-    solved = ((value - theta_d).abs() < 1e-13) & (slope > 0) & (theta < math.pi)
+    solved = ((value - theta_d).abs() < 1e-13) & (slope > 0) & (theta.abs() < math.pi)
     return torch.where(solved, theta, math.nan)
 
 
@@ -254,11 +248,16 @@ def undistorter(camera: Camera) -> Undistorter:
     if not any(camera.distortion) and camera.model != "kannala_brandt":
         return Undistorter(camera.pinhole(), None)
     target = _inscribed_view(camera)
-    grid = torch.from_numpy(np.mgrid[: camera.height, : camera.width][::-1].copy())
-    raw = camera.project(target.unproject(grid.permute(1, 2, 0).double()))
-    raw_x, raw_y = raw.float().unbind(-1)
-    first, second = cv2.convertMaps(raw_x.numpy(), raw_y.numpy(), cv2.CV_16SC2)
-    return Undistorter(target, (first, second))
+    models = cv2.fisheye if camera.model == "kannala_brandt" else cv2
+    K, K_target = _intrinsic_matrix(camera), _intrinsic_matrix(target)
+    distortion, size = np.array(camera.distortion), (camera.width, camera.height)
+    maps = models.initUndistortRectifyMap(K, distortion, np.eye(3), K_target, size, cv2.CV_16SC2)
+    return Undistorter(target, (maps[0], maps[1]))
+
+
+def _intrinsic_matrix(camera: Camera) -> np.ndarray:
+    fx, fy, cx, cy = camera.intrinsics
+    return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], np.float64)
 
 
 def _inscribed_view(camera: Camera) -> Camera:
@@ -277,23 +276,20 @@ def _inscribed_view(camera: Camera) -> Camera:
             f"distortion {camera.distortion}: wanted a model that is one-to-one in a "
             f"{camera.width}x{camera.height} image, got one that folds; check the calibration"
         )
-    fx, fy = focal / size
-    cx, cy = last / 2 - centre * focal / size
-    return Camera("pinhole", camera.width, camera.height, (fx, fy, cx, cy))
+    intrinsics = (*(focal / size), *(last / 2 - centre * focal / size))
+    return Camera("pinhole", camera.width, camera.height, intrinsics)
 
 
 def _view_centre(camera: Camera) -> np.ndarray:
     """(x, y) at z = 1 midway between the innermost points of opposite image borders."""
-    last = np.array([camera.width - 1, camera.height - 1])
-    across = np.linspace(0, 1, 65)[:, None] * last
-    centre = np.zeros(2)
-    for axis in (0, 1):
-        low, high = across.copy(), across.copy()
-        low[:, axis], high[:, axis] = 0, last[axis]
-        rays = camera.unproject(torch.from_numpy(np.stack([low, high])))[..., axis].numpy()
-        rays = np.nan_to_num(rays * [[-1], [1]], nan=math.tan(WIDEST_ANGLE)).min(axis=1)
-        centre[axis] = 0.5 * (rays[1] - rays[0])
-    return centre
+    last, limit = np.array([camera.width - 1, camera.height - 1]), math.tan(WIDEST_ANGLE)
+    along = np.linspace(0, 1, 65)[:, None] * last
+    edges = np.stack([along * (0, 1), along * (1, 0)])  # left, top
+    low = camera.unproject(torch.from_numpy(edges)).numpy()
+    high = camera.unproject(torch.from_numpy(edges + last * np.eye(2)[:, None])).numpy()
+    left_top = [np.nan_to_num(low[axis, :, axis], nan=-limit).max() for axis in (0, 1)]
+    right_bottom = [np.nan_to_num(high[axis, :, axis], nan=limit).min() for axis in (0, 1)]
+    return 0.5 * np.add(left_top, right_bottom)
 
 
 def _view_samples(camera: Camera) -> np.ndarray:
@@ -324,12 +320,9 @@ def load_calibration(path: Path | str) -> Camera:
     if not path.is_file():
         raise FileNotFoundError(f"calibration {path}: no such file")
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _camera_from_fields(fields)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"calibration {path}: wanted YAML, got {_one_line(error)}") from error
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"calibration {path}: {_one_line(error)}") from error
+        return _camera_from_fields(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise ValueError(f"calibration {path}: {' '.join(str(error).split())}") from error
 
 
 def save_calibration(path: Path | str, camera: Camera) -> None:
@@ -360,22 +353,16 @@ def _published_files() -> dict[str, Path]:
 
 
 def _camera_from_fields(fields: object) -> Camera:
-    wanted = ("model", "width", "height", "intrinsics")
-    if not isinstance(fields, dict) or any(key not in fields for key in wanted):
-        raise ValueError(f"wanted the keys {', '.join(wanted)} and distortion")
-    unknown = set(fields) - {*wanted, "distortion"}
-    if unknown:
-        raise ValueError(f"unknown key '{unknown.pop()}': wanted {', '.join(wanted)}, distortion")
+    wanted = ("model", "width", "height", "intrinsics", "distortion")
+    if not isinstance(fields, dict) or set(wanted) != set(fields) | {"distortion"}:
+        got = ", ".join(map(str, fields)) if isinstance(fields, dict) else "none"
+        raise ValueError(f"wanted the keys {', '.join(wanted)}, got {got}")
     width, height = fields["width"], fields["height"]
     if type(width) is not int or type(height) is not int:
         raise ValueError(f"width, height: wanted whole numbers, got {width!r}, {height!r}")
     return Camera(
         str(fields["model"]), width, height, fields["intrinsics"], fields.get("distortion") or ()
     )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 def focal_from_pointmap(

@@ -37,7 +37,7 @@ def read(path: Path) -> Recording:
     if (path / "depth.txt").is_file() or not associations.is_file():
         depth = read_depth_list(path / "depth.txt")
     else:
-        depth = read_depth_list(associations, 1 - _colour_column(associations))
+        depth = read_depth_list(associations, 1 - _colour_pair(associations))
     return Recording(
         format="icl",
         name=path.name,
@@ -58,10 +58,10 @@ def _images(path: Path) -> tuple[FileList, Path]:
     associations = path / "associations.txt"
     if (path / "rgb.txt").is_file() or not associations.is_file():
         return read_file_list(path / "rgb.txt"), path / "rgb.txt"
-    return read_file_list(associations, _colour_column(associations)), associations
+    return read_file_list(associations, _colour_pair(associations)), associations
 
 
-def _colour_column(associations: Path) -> int:
+def _colour_pair(associations: Path) -> int:
     """Which 'stamp file' pair of an association is the colour image: most have depth first."""
     lines = read_lines(associations)
     first = lines[0][1].split() if lines else []

@@ -64,21 +64,22 @@ def parse_number(text: str, where: str) -> float:
     return value
 
 
-def read_file_list(path: Path, pairs_column: int = 0) -> FileList:
+def read_file_list(path: Path, pair: int | None = None) -> FileList:
     """A list of 'stamp file' lines, files relative to the list.
 
     Args:
-        pairs_column: which 'stamp file' pair of a line counts (associations have two a line).
+        pair: which 'stamp file' pair of a line counts (0 or 1 in associations); None: the line is
+            one pair, and the file's name may hold spaces.
     Raises ValueError for a broken line, for no lines, and for stamps that do not increase.
     """
     lines, stamps, files = [], [], []
     for number, line in read_lines(path):
-        cells = line.split(maxsplit=1) if pairs_column == 0 else line.split()[2 * pairs_column :]
+        cells = line.split(maxsplit=1) if pair is None else line.split()[2 * pair :]
         if len(cells) < 2:
             raise ValueError(f"{path}:{number}: wanted 'time file', got '{line[:60]}'")
         lines.append(number)
         stamps.append(cells[0])
-        files.append(path.parent / cells[1].strip())
+        files.append(path.parent / cells[1])
     if not lines:
         raise ValueError(f"{path}: wanted 'time file' lines, got none")
     times = [parse_number(s, f"{path}:{n}") for n, s in zip(lines, stamps, strict=True)]

@@ -48,11 +48,11 @@ def read_ground_truth(path: Path) -> Trajectory | None:
     return read_tum_poses(file) if file.is_file() else None
 
 
-def read_depth_list(path: Path, pairs_column: int = 0) -> DepthMaps | None:
+def read_depth_list(path: Path, pair: int | None = None) -> DepthMaps | None:
     """The listed depth maps that are there; without the list, None."""
     if not path.is_file():
         return None
-    listed = read_file_list(path, pairs_column)
+    listed = read_file_list(path, pair)
     present = existing(listed.files)
     kept = np.array([file in present for file in listed.files])
     if not kept.all():
