@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,6 +20,16 @@ from slam.predictors import Predictor
 from slam.timing import Timings
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a bundle adjustment works on."""
+
+    numbers: list[int]  # keyframes that take part
+    edges: dict[Edge, Correspondence]  # between them, by keyframe numbers
+    fixed: list[bool]  # of each keyframe: its pose stays
+    held: list[bool]  # of each keyframe: its depth stays
 
 
 class Backend:
@@ -60,7 +71,7 @@ class Backend:
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
             with self.timings.measure("backend focal"):
-                self._adjust_all(keyframes, self.config.focal.iterations)
+                self._search_focal(keyframes)
             return
         with self.timings.measure("backend window"):
             self._adjust_window(keyframes, number)
@@ -164,60 +175,73 @@ class Backend:
         first = max(0, number + 1 - settings.window)
         anchors = 1 if first == 0 else settings.anchors
         window = range(first, number + 1)
-        edges = {e: c for e, c in self.graph.edges().items() if e[0] in window or e[1] in window}
-        edges = {e: c for e, c in edges.items() if max(e) <= number}
+        edges = {
+            e: c
+            for e, c in self.graph.edges().items()
+            if (e[0] in window or e[1] in window) and max(e) <= number
+        }
         linked = sorted({k for e in edges for k in e} | set(window))
-        free = set(range(first + anchors, number + 1))
-        held = [k not in window for k in linked]
-        if first == 0:
-            held[0] = False
-        self._adjust(
-            keyframes, linked, edges, [k not in free for k in linked], held, settings.iterations
-        )
+        free = range(first + anchors, number + 1)
+        fixed = [k not in free for k in linked]
+        part = Part(linked, edges, fixed, held=[k not in window for k in linked])
+        self._adopt(part, self._solve(keyframes, part, settings.iterations))
 
     def _adjust_all(self, keyframes: Sequence[Keyframe], iterations: int) -> None:
-        """Everything moves but the first pose."""
-        numbers = list(range(len(keyframes)))
-        fixed = [k == 0 for k in numbers]
-        held = [False for _ in numbers]
-        edges = {e: c for e, c in self.graph.edges().items() if max(e) < len(keyframes)}
-        self._adjust(
-            keyframes, numbers, edges, fixed, held, iterations, refine_focal=self.refine_focal
-        )
+        """Everything moves but the first pose; the focal length too where it is unknown."""
+        part = self._everything(keyframes)
+        self._adopt(part, self._solve(keyframes, part, iterations, free_focal=self.refine_focal))
 
-    def _adjust(
+    def _search_focal(self, keyframes: Sequence[Keyframe]) -> None:
+        """The same from several focal lengths while the map is small; the one that costs least."""
+        focal = self.config.focal
+        part = self._everything(keyframes)
+        factors = focal.factors() if len(keyframes) < focal.settled else (1.0,)
+        results = [
+            self._solve(keyframes, part, focal.iterations, free_focal=True, factor=factor)
+            for factor in factors
+        ]
+        self._adopt(part, min(results, key=lambda r: r.cost))
+
+    def _everything(self, keyframes: Sequence[Keyframe]) -> Part:
+        numbers = list(range(len(keyframes)))
+        edges = {e: c for e, c in self.graph.edges().items() if max(e) < len(keyframes)}
+        return Part(numbers, edges, [k == 0 for k in numbers], [False for _ in numbers])
+
+    def _solve(
         self,
         keyframes: Sequence[Keyframe],
-        numbers: Sequence[int],
-        edges: dict[Edge, Correspondence],
-        fixed: Sequence[bool],
-        held: Sequence[bool],
+        part: Part,
         iterations: int,
-        refine_focal: bool = False,
-    ) -> None:
-        if not edges:
-            return
-        place = {k: n for n, k in enumerate(numbers)}
-        result = bundle_adjust(
+        *,
+        free_focal: bool = False,
+        factor: float = 1.0,
+    ) -> BundleAdjustment:
+        """Bundle adjustment of a part of the map, from `factor` times the focal length."""
+        fx, fy, cx, cy = self.graph.intrinsics
+        place = {k: n for n, k in enumerate(part.numbers)}
+        return bundle_adjust(
             self.predictor.grid,
             BundleAdjustment(
-                torch.stack([keyframes[k].T_WC for k in numbers]),
-                tuple(keyframes[k].depth for k in numbers),
-                self.graph.intrinsics,
+                torch.stack([keyframes[k].T_WC for k in part.numbers]),
+                tuple(keyframes[k].depth for k in part.numbers),
+                (factor * fx, factor * fy, cx, cy),
             ),
-            {(place[i], place[j]): c for (i, j), c in edges.items()},
-            fixed,
-            held,
+            {(place[i], place[j]): c for (i, j), c in part.edges.items()},
+            part.fixed,
+            part.held,
             self.config.bundle_adjustment,
             self.config.mapping,
             iterations=iterations,
-            refine_focal=refine_focal,
+            refine_focal=free_focal,
+            relative_decrease=self.config.focal.relative_decrease if free_focal else None,
         )
+
+    def _adopt(self, part: Part, result: BundleAdjustment) -> None:
         self.last_cost = result.cost
-        if refine_focal:
+        if np.isfinite(result.focal_sigma):
             self.focal_sigma = result.focal_sigma
         self.graph.adopt(
-            {k: result.T_WC[n] for n, k in enumerate(numbers) if not fixed[n]},
-            {k: result.depth[n] for n, k in enumerate(numbers) if not held[n]},
-            result.intrinsics if refine_focal else None,
+            {k: result.T_WC[n] for n, k in enumerate(part.numbers) if not part.fixed[n]},
+            {k: result.depth[n] for n, k in enumerate(part.numbers) if not part.held[n]},
+            result.intrinsics,
         )

@@ -202,9 +202,33 @@ class MapSettings(Section):
 class FocalSettings(Section):
     """Self-calibration of one focal length."""
 
-    first: int = setting(8, unit="keyframes", help="when it is first freed", minimum=3)
+    first: int = setting(5, unit="keyframes", help="when it is first freed", minimum=3)
     growth: float = setting(1.3, help="of the keyframe count until it is freed again", minimum=1.01)
-    iterations: int = setting(12, help="of each such adjustment", minimum=1)
+    settled: int = setting(
+        16, unit="keyframes", help="from when on it is only refined where it is", minimum=3
+    )
+    spread: float = setting(
+        1.4, help="factor between the focal lengths that are tried until then", minimum=1.0
+    )
+    iterations: int = setting(30, help="of each such adjustment", minimum=1)
+    relative_decrease: float = setting(1e-6, help="of the cost, at which it stops", minimum=0.0)
+
+    start_range: float = setting(
+        1.6, help="factor up and down to which a start tries focal lengths", minimum=1.0
+    )
+    start_count: int = setting(7, help="focal lengths that a start tries", minimum=1)
+
+    def factors(self) -> tuple[float, ...]:
+        """Focal lengths to adjust from, relative to the one that is believed."""
+        return (1.0, self.spread, 1 / self.spread)
+
+    def start_factors(self) -> tuple[float, ...]:
+        """Focal lengths to start with, relative to the one that is guessed."""
+        steps = max(self.start_count - 1, 1)
+        return tuple(
+            self.start_range ** (2 * n / steps - 1) if self.start_count > 1 else 1.0
+            for n in range(self.start_count)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -23,7 +23,7 @@ from slam.frame import (
     TrackState,
 )
 from slam.graph import Graph
-from slam.initialization import IDENTITY, two_view_map
+from slam.initialization import IDENTITY, Intrinsics, two_view_map
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
@@ -58,10 +58,12 @@ class Frontend:
         timings: Timings,
         on_keyframe: Callable[[int], None],
         good_start: Callable[[], bool],
+        focal_factors: Sequence[float] = (1.0,),
     ) -> None:
         """Args:
         on_keyframe: called with the number of each new keyframe.
         good_start: asked after the first keyframes whether their map is worth keeping.
+        focal_factors: focal lengths that a start tries, relative to the one given.
         """
         self.predictor = predictor
         self.graph = graph
@@ -69,6 +71,7 @@ class Frontend:
         self.timings = timings
         self.on_keyframe = on_keyframe
         self.good_start = good_start
+        self.focal_factors = focal_factors
         self._early: deque[Frame] = deque(maxlen=config.start.remember)
         self._current = 0  # number of the keyframe tracked against
         self._on_trial = True
@@ -130,7 +133,7 @@ class Frontend:
                 self.predictor.grid,
                 pair,
                 spread(self._between, self.config.start.between),
-                self.graph.intrinsics,
+                self._cameras(),
                 self.config,
                 last_chance=pair.match_fraction < self.config.start.match_fraction,
             )
@@ -140,12 +143,18 @@ class Frontend:
                 self._renew_reference(frame)
             return Step(record, None, False, frame.seconds)
         log.info("map started at frame %d (reference %d)", frame.index, self._reference.index)
+        self.graph.adopt({}, {}, found.intrinsics)
         keyframe = Keyframe(self._reference, identity(), found.depth)
         number = self._current = self.graph.add_keyframe(keyframe)
         first = self.graph.record(self._reference.index)
         self.graph.set_record(replace(first, state=TrackState.TRACKED, keyframe=number))
         self._velocity, self._between = identity(), []
         return self._publish(frame, number, found.T_ji, pair, TrackState.TRACKED)
+
+    def _cameras(self) -> list[Intrinsics]:
+        """The camera, or several where its focal length is a guess."""
+        fx, fy, cx, cy = self.graph.intrinsics
+        return [(factor * fx, factor * fy, cx, cy) for factor in self.focal_factors]
 
     def _renew_reference(self, frame: Frame) -> None:
         """A newer reference: half way between the old one and now, so that parallax is kept."""

@@ -28,6 +28,7 @@ class TwoViewMap:
 
     T_ji: Tensor  # [7] float64 SE(3): takes points of the reference to the second view
     depth: InverseDepth  # [P] of the reference's grid pixels
+    intrinsics: Intrinsics  # fx, fy, cx, cy px under which it was made
     known_fraction: float  # share of the measured grid pixels whose depth is known to 30 %
     cost: float  # robust cost per measurement, whitened, over all the views
 
@@ -36,7 +37,7 @@ def two_view_map(
     grid: Grid,
     pair: PairPrediction,
     between: Sequence[Correspondence],
-    intrinsics: Intrinsics,
+    cameras: Sequence[Intrinsics],
     config: Config,
     *,
     last_chance: bool = False,
@@ -49,6 +50,7 @@ def two_view_map(
 
     Args:
         between: the reference's grid pixels in frames between the two.
+        cameras: fx, fy, cx, cy px; several where the focal length is unknown.
         last_chance: the views are about to part: take the best even if another is nearly as good.
     """
     start = config.start
@@ -57,34 +59,37 @@ def two_view_map(
         return None
     first = grid.pixel.numpy()[valid].astype(np.float64)
     second = pair.forward.target.numpy()[valid].astype(np.float64)
-    residual = np.median(rotation_residual(first, second, intrinsics))
+    residual = min(np.median(rotation_residual(first, second, c)) for c in cameras)
     if residual < start.rotation_residual * grid.width:
         return None
     refined = [
-        _refine(grid, pair, T, intrinsics, config)
-        for T in _candidates(first, second, intrinsics, start)
+        _refine(grid, pair, T, camera, config)
+        for camera in cameras
+        for T in _candidates(first, second, camera, start)
     ]
-    maps = [_explain(grid, m, between, intrinsics, config) for m in refined if m is not None]
+    maps = [_explain(grid, m, between, config) for m in refined if m is not None]
     maps.sort(key=lambda m: m.cost)
     if not maps or maps[0].known_fraction < start.known_fraction:
         return None
-    seen = parallax(first, second, se3_matrix(maps[0].T_ji).numpy(), intrinsics) / grid.width
+    best = maps[0]
+    seen = parallax(first, second, se3_matrix(best.T_ji).numpy(), best.intrinsics) / grid.width
     if seen < start.parallax or (_ambiguous(maps, start) and not last_chance):
         return None
-    return maps[0]
+    return best
 
 
 def _explain(
     grid: Grid,
     found: TwoViewMap,
     between: Sequence[Correspondence],
-    intrinsics: Intrinsics,
     config: Config,
 ) -> TwoViewMap:
     """The same map with the cost of posing the views in between added."""
     T_guess, cost = found.T_ji.clone(), found.cost
     for measured in reversed(between):
-        result = track(grid.pixel, found.depth, measured, T_guess, intrinsics, config.tracking)
+        result = track(
+            grid.pixel, found.depth, measured, T_guess, found.intrinsics, config.tracking
+        )
         T_guess = result.T_fk
         cost += result.cost
     return replace(found, cost=cost)
@@ -225,6 +230,7 @@ def _scaled(
     return TwoViewMap(
         T_ji=T_ji,
         depth=InverseDepth(depth.value / scale, depth.information * scale**2),
+        intrinsics=result.intrinsics,
         known_fraction=float((known & measured).sum()) / max(int(measured.sum()), 1),
         cost=result.cost,
     )

@@ -49,6 +49,7 @@ class Slam:
             self.timings,
             on_keyframe=self._on_keyframe,
             good_start=self._good_start,
+            focal_factors=(1.0,) if calibrated else config.focal.start_factors(),
         )
         self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._error: BaseException | None = None

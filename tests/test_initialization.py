@@ -50,7 +50,7 @@ def plane(T_ji: torch.Tensor, tilt: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def start(pair: PairPrediction):
-    return two_view_map(GRID, pair, [], INTRINSICS, Config())
+    return two_view_map(GRID, pair, [], [INTRINSICS], Config())
 
 
 def rough_scene() -> torch.Tensor:

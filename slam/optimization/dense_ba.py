@@ -45,6 +45,7 @@ def bundle_adjust(
     *,
     iterations: int,
     refine_focal: bool = False,
+    relative_decrease: float | None = None,
 ) -> BundleAdjustment:
     """Levenberg-Marquardt on poses and inverse depths (Teed & Deng 2021, Schur complement).
 
@@ -53,10 +54,12 @@ def bundle_adjust(
         fixed: [N], True = the pose stays.
         held: [N], True = the depth takes part with its information as a prior, and stays.
         refine_focal: also solve for one factor on fx and fy.
+        relative_decrease: of the cost, at which it stops; None = as set.
     """
     problem = _problem(grid, state, edges, fixed, held, settings, refine_focal)
     damping, focal_information, moved = settings.damping, 0.0, False
     low, high = _limits(problem.inverse_depth)
+    enough = settings.relative_decrease if relative_decrease is None else relative_decrease
     cost = kernels.dense_ba_cost(problem)
     for _ in range(iterations):
         step = kernels.dense_ba_step(
@@ -79,7 +82,7 @@ def bundle_adjust(
         problem, cost, moved = candidate, new_cost, True
         focal_information = step.focal_information
         damping = max(damping / 5, 1e-8)
-        if gain < settings.relative_decrease:
+        if gain < enough:
             break
     return _result(grid, state, problem, edges, held, mapping, cost, focal_information, moved)
 
