@@ -13,9 +13,9 @@ class TrackState(Enum):
 
     PENDING = "pending"  # seen before the map existed; posed afterwards
     TRACKED = "tracked"  # solved from measurements
-    WEAK = "weak"  # extrapolated: too few measurements to solve it
-    LOST = "lost"  # no pose
     RELOCALISED = "relocalised"  # solved from measurements after being lost
+    WEAK = "weak"  # extrapolated: too few measurements to solve it
+    LOST = "lost"  # nothing known; written as a weak pose between its neighbours'
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +50,85 @@ class InverseDepth:
 
     value: Tensor  # [P] float32, 1/m up to scale
     information: Tensor  # [P] float32, 1 / variance; 0 = never measured
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a predictor keeps of one image, at working resolution (h x w)."""
+
+    grey: Tensor  # [h, w] uint8
+    rgb: Tensor  # [h, w, 3] uint8
+    texture: (
+        Tensor  # [P] float32, smaller eigenvalue of the structure tensor at the grid, grey^2/px^2
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One image on its way through the system."""
+
+    index: int  # as Image.index
+    time: float  # as Image.time
+    seconds: float  # as Image.seconds
+    features: Features  # from Predictor.encode
+
+
+@dataclass(frozen=True, slots=True)
+class PairGuess:
+    """Dense flow to start from, both ways; None = unknown."""
+
+    forward: Tensor | None = None  # [h, w, 2] float32 px, keyframe to frame
+    backward: Tensor | None = None  # [h, w, 2] float32 px, frame to keyframe
+
+
+@dataclass(frozen=True, slots=True)
+class PairPrediction:
+    """What a predictor says about a (keyframe, frame) pair."""
+
+    forward: Correspondence  # the keyframe's grid pixels in the frame
+    backward: Correspondence  # the frame's grid pixels in the keyframe
+    flow: PairGuess  # the dense flow behind them: the next pair's guess
+    match_fraction: float  # share of the keyframe's textured grid pixels that kept a weight
+    median_flow: float  # px, over all of the keyframe's grid pixels with a weight
+
+
+@dataclass(frozen=True, slots=True)
+class TrackResult:
+    """The pose of a frame against a keyframe."""
+
+    T_fk: Tensor  # [7] float64 SE(3): takes points of the keyframe to the frame
+    inlier_fraction: float  # share of the measurements within 3 sigma
+    count: int  # measurements used
+    cost: float  # mean robust cost of a measurement, whitened
+
+
+@dataclass(frozen=True, slots=True)
+class Keyframe:
+    """One node of the map. Replaced, never changed."""
+
+    frame: Frame  # the image it was made from
+    T_WC: Tensor  # [7] float64 SE(3): takes camera points to the world
+    depth: InverseDepth  # [P] on the grid of its image
+
+
+@dataclass(frozen=True, slots=True)
+class FrameRecord:
+    """What is kept of every input frame."""
+
+    index: int  # as Image.index
+    time: float  # as Image.time
+    seconds: float  # as Image.seconds
+    state: TrackState  # how its pose was obtained
+    keyframe: int  # number of its reference keyframe; -1 = none yet
+    T_kf: Tensor  # [7] float64 SE(3): takes points of the frame to its reference keyframe
+    measurement: Tensor | None  # [Q, 3] int16: (flow u, flow v) in 1/256 px, weight; None = none
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An immutable view of the map for the viewer, exporters and evaluation."""
+
+    keyframes: tuple[Keyframe, ...]  # in the order they were made
+    records: tuple[FrameRecord, ...]  # in the order of time
+    edges: tuple[tuple[int, int], ...]  # (i, j): keyframe i's pixels were measured in keyframe j
+    intrinsics: tuple[float, float, float, float]  # fx, fy, cx, cy px at working resolution

@@ -1,0 +1,223 @@
+"""The backend: edges for a new keyframe, windowed dense BA, and the global adjustment at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slam.config import Config
+from slam.frame import Correspondence, Keyframe, PairGuess
+from slam.graph import Edge, Graph
+from slam.mapping import covisibility, dense_flow, project_grid, relative
+from slam.optimization import BundleAdjustment, bundle_adjust
+from slam.predictors import Predictor
+from slam.timing import Timings
+
+log = logging.getLogger(__name__)
+
+
+class Backend:
+    """Keeps the map consistent. One `step` for each new keyframe, one `finish` at the end."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        graph: Graph,
+        config: Config,
+        timings: Timings,
+        refine_focal: bool,
+    ) -> None:
+        self.predictor = predictor
+        self.graph = graph
+        self.config = config
+        self.timings = timings
+        self.refine_focal = refine_focal
+        self.focal_sigma = float("inf")
+        self.last_cost = float("nan")
+        self._free_focal_at = config.focal.first
+        self._measured_with: dict[Edge, Tensor] = {}
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges")
+
+    def close(self) -> None:
+        """Ends the helper threads."""
+        self._pool.shutdown()
+
+    def reset(self) -> None:
+        """Forgets what belonged to a discarded start."""
+        self._measured_with = {}
+        self._free_focal_at = self.config.focal.first
+
+    def step(self, number: int) -> None:
+        """Links keyframe `number` to its neighbours and adjusts the window that ends with it."""
+        keyframes = self.graph.keyframes()[: number + 1]
+        with self.timings.measure("backend edges"):
+            self._measure(keyframes, self._new_pairs(keyframes, number))
+        if self.refine_focal and number + 1 >= self._free_focal_at:
+            self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
+            with self.timings.measure("backend focal"):
+                self._adjust_all(keyframes, self.config.focal.iterations)
+            return
+        with self.timings.measure("backend window"):
+            self._adjust_window(keyframes, number)
+
+    def finish(self) -> None:
+        """Global rounds: edges to all covisible keyframes, flow measured again, everything moves."""
+        settings = self.config.bundle_adjustment
+        for _ in range(settings.global_rounds if len(self.graph) > 1 else 0):
+            keyframes = self.graph.keyframes()
+            pairs = self._all_pairs(keyframes)
+            with self.timings.measure("final edges"):
+                self._measure(keyframes, [p for p in pairs if self._stale(keyframes, p)])
+                self.graph.keep_edges([e for i, j in pairs for e in ((i, j), (j, i))])
+            with self.timings.measure("final adjustment"):
+                self._adjust_all(keyframes, settings.global_iterations)
+
+    def _new_pairs(self, keyframes: Sequence[Keyframe], number: int) -> list[Edge]:
+        """Undirected (i, j), i < j, that link a new keyframe."""
+        near = self._neighbours(keyframes, number)
+        others = [j for j in range(number) if j not in near]
+        return [(i, number) for i in sorted({*near, *self._covisible(keyframes, number, others)})]
+
+    def _neighbours(self, keyframes: Sequence[Keyframe], number: int) -> list[int]:
+        """The keyframes nearest in time, before and after."""
+        count = self.config.bundle_adjustment.neighbours
+        order = sorted(range(len(keyframes)), key=lambda k: keyframes[k].frame.index)
+        place = order.index(number)
+        return [k for k in order[max(0, place - count) : place + count + 1] if k != number]
+
+    def _all_pairs(self, keyframes: Sequence[Keyframe]) -> list[Edge]:
+        pairs: set[Edge] = set()
+        for i in range(len(keyframes)):
+            linked = set(self._neighbours(keyframes, i))
+            others = [j for j in range(len(keyframes)) if j != i and j not in linked]
+            linked |= set(self._covisible(keyframes, i, others))
+            pairs |= {(min(i, j), max(i, j)) for j in linked}
+        return sorted(pairs)
+
+    def _covisible(
+        self, keyframes: Sequence[Keyframe], number: int, others: Sequence[int]
+    ) -> list[int]:
+        """Keyframes that see what this one sees, those that moved least first, thinned in time."""
+        settings, grid = self.config.bundle_adjustment, self.predictor.grid
+        this, found = keyframes[number], []
+        for j in others:
+            T_ji = relative(this.T_WC, keyframes[j].T_WC)
+            overlap, flow = covisibility(grid, this.depth, T_ji, self.graph.intrinsics)
+            if overlap > settings.overlap and flow < settings.covisible_flow * grid.width:
+                found.append((flow, j))
+        picked: list[int] = []
+        for _, j in sorted(found):
+            if all(abs(j - k) > 1 for k in picked):
+                picked.append(j)
+            if len(picked) >= settings.covisible:
+                break
+        return picked
+
+    def _stale(self, keyframes: Sequence[Keyframe], pair: Edge) -> bool:
+        """Whether the flow that the map induces has moved since the pair was measured."""
+        old = self._measured_with.get(pair)
+        if old is None:
+            return True
+        target, seen = self._induced(keyframes, *pair)
+        moved = torch.linalg.vector_norm(target - old, dim=-1)[seen]
+        return bool(len(moved) and moved.median() > self.config.bundle_adjustment.remeasure)
+
+    def _induced(self, keyframes: Sequence[Keyframe], i: int, j: int) -> tuple[Tensor, Tensor]:
+        T_ji = relative(keyframes[i].T_WC, keyframes[j].T_WC)
+        depth = keyframes[i].depth
+        return project_grid(self.predictor.grid, depth, T_ji, self.graph.intrinsics)
+
+    def _measure(self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]) -> None:
+        """Measures undirected pairs, both ways at once, from the flow that the map induces."""
+        results = list(self._pool.map(lambda pair: self._measure_pair(keyframes, pair), pairs))
+        measured: dict[Edge, Correspondence] = {}
+        for (i, j), (edges, target) in zip(pairs, results, strict=True):
+            measured |= edges
+            self._measured_with[i, j] = target
+        self.graph.set_edges(measured)
+
+    def _measure_pair(
+        self, keyframes: Sequence[Keyframe], pair: Edge
+    ) -> tuple[dict[Edge, Correspondence], Tensor]:
+        i, j = pair
+        target, _ = self._induced(keyframes, i, j)
+        back, _ = self._induced(keyframes, j, i)
+        guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (target, back)))
+        first, second = keyframes[i].frame.features, keyframes[j].frame.features
+        prediction = self.predictor.pair(first, second, guess, fine=True)
+        minimum = self.config.bundle_adjustment.minimum_match
+        edges = {(i, j): prediction.forward, (j, i): prediction.backward}
+        keep = j in self._neighbours(keyframes, i)
+        share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}
+        return {e: c for e, c in edges.items() if keep or share[e] > minimum}, target
+
+    def _adjust_window(self, keyframes: Sequence[Keyframe], number: int) -> None:
+        """The last keyframes move; those linked to them take part as they are."""
+        settings = self.config.bundle_adjustment
+        if number < 2:
+            return
+        first = max(0, number + 1 - settings.window)
+        anchors = 1 if first == 0 else settings.anchors
+        window = range(first, number + 1)
+        edges = {e: c for e, c in self.graph.edges().items() if e[0] in window or e[1] in window}
+        edges = {e: c for e, c in edges.items() if max(e) <= number}
+        linked = sorted({k for e in edges for k in e} | set(window))
+        free = set(range(first + anchors, number + 1))
+        held = [k not in window for k in linked]
+        if first == 0:
+            held[0] = False
+        self._adjust(
+            keyframes, linked, edges, [k not in free for k in linked], held, settings.iterations
+        )
+
+    def _adjust_all(self, keyframes: Sequence[Keyframe], iterations: int) -> None:
+        """Everything moves but the first pose."""
+        numbers = list(range(len(keyframes)))
+        fixed = [k == 0 for k in numbers]
+        held = [False for _ in numbers]
+        edges = {e: c for e, c in self.graph.edges().items() if max(e) < len(keyframes)}
+        self._adjust(
+            keyframes, numbers, edges, fixed, held, iterations, refine_focal=self.refine_focal
+        )
+
+    def _adjust(
+        self,
+        keyframes: Sequence[Keyframe],
+        numbers: Sequence[int],
+        edges: dict[Edge, Correspondence],
+        fixed: Sequence[bool],
+        held: Sequence[bool],
+        iterations: int,
+        refine_focal: bool = False,
+    ) -> None:
+        if not edges:
+            return
+        place = {k: n for n, k in enumerate(numbers)}
+        result = bundle_adjust(
+            self.predictor.grid,
+            BundleAdjustment(
+                torch.stack([keyframes[k].T_WC for k in numbers]),
+                tuple(keyframes[k].depth for k in numbers),
+                self.graph.intrinsics,
+            ),
+            {(place[i], place[j]): c for (i, j), c in edges.items()},
+            fixed,
+            held,
+            self.config.bundle_adjustment,
+            self.config.mapping,
+            iterations=iterations,
+            refine_focal=refine_focal,
+        )
+        self.last_cost = result.cost
+        if refine_focal:
+            self.focal_sigma = result.focal_sigma
+        self.graph.adopt(
+            {k: result.T_WC[n] for n, k in enumerate(numbers) if not fixed[n]},
+            {k: result.depth[n] for n, k in enumerate(numbers) if not held[n]},
+            result.intrinsics if refine_focal else None,
+        )

@@ -1,0 +1,210 @@
+"""The command `slam`: arguments only. What a command needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from slam import __version__
+
+BAD_INPUT = 2  # exit status, as argparse's own
+INTERRUPTED = 130  # as a shell reports Ctrl-C
+READER_LEFT = 141  # as a shell reports a broken pipe
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: its own, or one of those above."""
+    options = _parser().parse_args(arguments)
+    _start_logging(options.verbose - options.quiet)
+    try:
+        status = options.command(options)
+        sys.stdout.flush()  # a reader that left shows here, not at exit
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_LEFT
+    except KeyboardInterrupt:
+        print("slam: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except (ValueError, OSError) as error:
+        logger.debug("where the error below was raised", exc_info=True)
+        print(f"slam: error: {_one_line(error)}", file=sys.stderr)
+        return BAD_INPUT
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    from slam.config import load_config
+
+    config = load_config(options.config, _run_overrides(options))
+    from slam.run import run  # after the settings: a mistake in them shows at once
+
+    result = run(config)
+    print(result.summary())
+    return result.exit_code
+
+
+def _run_overrides(options: argparse.Namespace) -> list[str]:
+    """The options of `slam run` as `section.key=value`; --set comes last and wins."""
+    settings = {
+        "source.path": options.source,
+        "source.format": options.format,
+        "source.calibration": options.calib,
+        "source.fov": options.fov,
+        "source.start": options.start,
+        "source.end": options.end,
+        "source.stride": options.stride,
+        "run.out": options.out,
+        "run.threads": options.threads,
+        "run.realtime": "true" if options.realtime else None,
+    }
+    given = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    return given + options.set
+
+
+def _eval(options: argparse.Namespace) -> int:
+    from slam.evaluation import evaluate_files, format_table
+
+    settings = {"frames": options.frames, "max_dt": options.max_dt, "format": options.format}
+    given = {name: value for name, value in settings.items() if value is not None}
+    result = evaluate_files(options.trajectory, options.ground_truth, **given)
+    if options.plot is not None:
+        from slam.evaluation.report import plot_evaluation  # matplotlib, only where it is used
+
+        plot_evaluation(options.plot, result, title=str(options.trajectory))
+    print(json.dumps(result.to_dict(), indent=2) if options.json else format_table(result))
+    return 0
+
+
+def _eval_depth(options: argparse.Namespace) -> int:
+    from slam.config import MapSettings
+    from slam.evaluation.keyframe_depth import evaluate_keyframe_depth
+    from slam.sources import open_source
+
+    source = open_source(options.source, format=options.format, calibration=options.calib)
+    threshold = MapSettings().confidence if options.confidence is None else options.confidence
+    result = evaluate_keyframe_depth(options.run, source, threshold)
+    print(json.dumps(dataclasses.asdict(result), indent=2) if options.json else result.summary())
+    return 0
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from slam.rendering import render_sample
+
+    render_sample(options.out)
+    print(f"rendered the sample sequence into {options.out}")
+    return 0
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from slam.doctor import format_checks, run_checks
+
+    checks = run_checks()
+    print(format_checks(checks))
+    return 0 if all(check.ok for check in checks if check.required) else 1
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="slam", description="Dense monocular SLAM: images in, camera path and 3D map out."
+    )
+    parser.add_argument("--version", action="version", version=f"slam {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_run, _add_eval, _add_eval_depth, _add_sample, _add_doctor):
+        command = add(commands)
+        command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
+        command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("run", help="estimate the camera's path and a map from images")
+    command.set_defaults(command=_run)
+    add = command.add_argument
+    add("source", metavar="SOURCE", help="folder of a data set or of images, or a video file")
+    add("--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)")
+    add("--format", metavar="F", help="tum, euroc, ... (default: recognised from the files)")
+    add("--calib", metavar="C", help="auto, none, a published calibration's name, or a file")
+    add("--fov", metavar="DEG", type=float, help="horizontal field of view, if uncalibrated")
+    add("--start", metavar="I", type=int, help="index of the first image used")
+    add("--end", metavar="I", type=int, help="index of the first image left out again")
+    add("--stride", metavar="N", type=int, help="use every N-th image")
+    add("--config", metavar="C", help="a YAML file or the name of a preset")
+    add("--set", metavar="section.key=value", action="append", default=[], help="one setting")
+    add("--realtime", action="store_true", help="at the camera's pace: the newest image wins")
+    add("--threads", metavar="N", type=int, help="CPU threads")
+    return command
+
+
+def _add_eval(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("eval", help="errors of a trajectory against ground truth")
+    command.set_defaults(command=_eval)
+    add = command.add_argument
+    add("trajectory", metavar="TRAJECTORY", type=Path, help="file in TUM, EuRoC or KITTI format")
+    add("ground_truth", metavar="GROUNDTRUTH", type=Path, help="file in one of these formats")
+    add("--frames", metavar="FILE", type=Path, help="rgb.txt or the like: all images, posed or not")
+    add("--max-dt", metavar="S", type=float, help="largest difference of paired time stamps, s")
+    add("--format", metavar="F", help="tum, euroc or kitti (default: recognised from the files)")
+    add("--json", action="store_true", help="print JSON")
+    add("--plot", metavar="FILE.png", type=Path, help="draw both paths")
+    return command
+
+
+def _add_eval_depth(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("eval-depth", help="keyframe depths against a depth sensor")
+    command.set_defaults(command=_eval_depth)
+    add = command.add_argument
+    add("run", metavar="RUN", type=Path, help="output folder of `slam run`")
+    add("source", metavar="SOURCE", help="the data set that it ran on, with depth maps")
+    add("--confidence", metavar="C", type=float, help="least confidence (default: map.ply's)")
+    add("--format", metavar="F", default="auto", help="of the source (default: recognised)")
+    add("--calib", metavar="C", default="auto", help="as the run was given")
+    add("--json", action="store_true", help="print JSON")
+    return command
+
+
+def _add_sample(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("sample", help="the bundled sample sequence")
+    command.set_defaults(command=_sample)
+    add = command.add_argument
+    add("--render", action="store_true", required=True, help="render it anew")
+    default = Path("datasets/sample")
+    add("--out", metavar="DIR", type=Path, default=default, help=f"(default: {default})")
+    return command
+
+
+def _add_doctor(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("doctor", help="what works on this machine, and what is missing")
+    command.set_defaults(command=_doctor)
+    return command
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def _start_logging(verbosity: int) -> None:
+    """Log to standard error: warnings, with -v progress, with -vv everything, with -q errors."""
+    levels = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}
+    level = levels.get(max(verbosity, -1), logging.DEBUG)
+    logging.basicConfig(level=logging.WARNING, format="slam: %(levelname)s: %(message)s")
+    logging.getLogger("slam").setLevel(level)
+
+
+def _one_line(error: Exception) -> str:
+    """The message of an error; the system's own errors name the file first."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,266 @@
+"""Settings of every component, with units. Defaults live here; YAML files hold differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from slam.data import data_path
+from slam.settings import Section, read_settings, setting, to_yaml, with_overrides
+
+__all__ = ["Config", "load_config", "to_yaml"]
+
+
+@dataclass(frozen=True, slots=True)
+class FlowSettings(Section):
+    """Dense optical flow between two images."""
+
+    long_side: int = setting(
+        320, unit="px", help="long side of the working images", minimum=64, maximum=4096
+    )
+    grid_stride: int = setting(
+        4, unit="px", help="distance of the pixels that keep depth", minimum=1, maximum=64
+    )
+    tracking_finest_scale: int = setting(
+        1, help="flow of tracking stops at 1/2^n", minimum=0, maximum=4
+    )
+    keyframe_finest_scale: int = setting(
+        0, help="flow between keyframes stops at 1/2^n", minimum=0, maximum=4
+    )
+    noise_floor: float = setting(
+        0.15, unit="px", help="standard deviation of the best flow", minimum=0.0
+    )
+    texture_noise: float = setting(
+        0.3, unit="grey^2/px^2", help="texture at which flow is 0.7 px", minimum=0.0
+    )
+    texture_threshold: float = setting(
+        0.1, unit="grey^2/px^2", help="below it a pixel is flat", minimum=0.0
+    )
+    consistency: float = setting(1.0, unit="px", help="largest forward-backward error", minimum=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackingSettings(Section):
+    """Pose of a frame against its keyframe."""
+
+    huber: float = setting(1.5, unit="sigma", help="where the loss turns linear", minimum=0.0)
+    outlier: float = setting(
+        20.0, unit="sigma", help="beyond it a measurement is dropped", minimum=0.0
+    )
+    iterations: int = setting(12, help="of Gauss-Newton at most", minimum=1)
+    unknown_depth_sigma: float = setting(
+        1.0, help="relative, of a depth never measured", minimum=0.0
+    )
+    minimum_points: int = setting(60, help="measurements that a pose needs", minimum=6)
+    good_inliers: float = setting(
+        0.6, help="share below which the pose is tried anew", minimum=0.0, maximum=1.0
+    )
+    lost_inliers: float = setting(
+        0.3, help="share below which the frame is lost", minimum=0.0, maximum=1.0
+    )
+    lost_matches: float = setting(
+        0.1, help="matched share below which it is lost", minimum=0.0, maximum=1.0
+    )
+    pnp_error: float = setting(
+        2.0, unit="px", help="outlier limit of the pose from scratch", minimum=0.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class MappingSettings(Section):
+    """Inverse depths of a keyframe's grid."""
+
+    gate: float = setting(3.0, unit="sigma", help="epipolar and fusion gate", minimum=0.0)
+    relative_floor: float = setting(0.004, help="smallest relative sigma of a depth", minimum=0.0)
+    initial: float = setting(
+        0.3, help="share of the information a first observation keeps", minimum=0.0
+    )
+    decay: float = setting(
+        0.9, help="factor on the information after a contradiction", minimum=0.0, maximum=1.0
+    )
+    warp_inflation: float = setting(0.03, help="relative sigma added when handed on", minimum=0.0)
+    hole_sigma: float = setting(0.33, help="relative sigma of a filled hole", minimum=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeSettings(Section):
+    """When a frame becomes a keyframe."""
+
+    match_fraction: float = setting(0.6, help="below this matched share", minimum=0.0, maximum=1.0)
+    flow: float = setting(0.08, unit="widths", help="above this median flow", minimum=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class StartSettings(Section):
+    """Start-up from two views."""
+
+    parallax: float = setting(
+        0.02, unit="widths", help="median flow without its rotation", minimum=0.0
+    )
+    rotation_residual: float = setting(
+        0.0015, unit="widths", help="that a rotation must leave", minimum=0.0
+    )
+    epipolar_error: float = setting(
+        0.7, unit="px", help="outlier limit of the essential matrix", minimum=0.0
+    )
+    inlier_fraction: float = setting(
+        0.6, help="that the essential matrix must keep", minimum=0.0, maximum=1.0
+    )
+    ambiguity: float = setting(
+        1.3, help="cost ratio below which another motion explains the views too", minimum=1.0
+    )
+    known_sigma: float = setting(0.3, help="relative, of a depth that counts as known", minimum=0.0)
+    known_fraction: float = setting(
+        0.35, help="of measured pixels that must be known", minimum=0.0, maximum=1.0
+    )
+    match_fraction: float = setting(
+        0.5, help="below it a newer reference is taken", minimum=0.0, maximum=1.0
+    )
+    minimum_points: int = setting(150, help="measurements that a start needs", minimum=8)
+    sample: int = setting(1500, help="matches given to the robust estimators", minimum=8)
+    iterations: int = setting(10, help="of the two-view adjustment", minimum=1)
+    trial_keyframes: int = setting(5, help="keyframes after which a start is judged", minimum=2)
+    trial_cost: float = setting(3.0, help="robust cost per measurement it may have", minimum=0.0)
+    remember: int = setting(
+        300, unit="frames", help="before the start, posed afterwards", minimum=1
+    )
+    trial_known: float = setting(
+        0.2, help="share of depths known by then", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RelocalizationSettings(Section):
+    """Finding a lost frame again."""
+
+    keyframes: int = setting(
+        40, unit="keyframes", help="most recent ones that are tried", minimum=1
+    )
+    candidates: int = setting(3, unit="keyframes", help="of them that get a pose", minimum=1)
+    features: int = setting(600, help="ORB corners of an image", minimum=50)
+    minimum_matches: int = setting(25, help="that a pose needs", minimum=6)
+    error: float = setting(3.0, unit="px", help="outlier limit of the pose", minimum=0.0)
+    inliers: float = setting(
+        0.5, help="share of dense measurements that must agree", minimum=0.0, maximum=1.0
+    )
+    overlap: float = setting(
+        0.15, help="matched share that dense flow must reach", minimum=0.0, maximum=1.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class BundleAdjustmentSettings(Section):
+    """Dense bundle adjustment."""
+
+    window: int = setting(8, unit="keyframes", help="adjusted after every keyframe", minimum=2)
+    anchors: int = setting(2, unit="keyframes", help="of the window whose poses stay", minimum=1)
+    neighbours: int = setting(
+        3, unit="keyframes", help="before and after, always linked", minimum=1
+    )
+    covisible: int = setting(6, help="further edges of a keyframe at most", minimum=0)
+    overlap: float = setting(
+        0.3, help="share of pixels seen that makes a pair covisible", minimum=0.0, maximum=1.0
+    )
+    covisible_flow: float = setting(
+        0.18, unit="widths", help="largest median flow of a pair", minimum=0.0
+    )
+    minimum_match: float = setting(
+        0.06, help="matched share of grid that an edge needs", minimum=0.0, maximum=1.0
+    )
+    iterations: int = setting(4, help="in the window", minimum=1)
+    global_iterations: int = setting(6, help="of a global round", minimum=1)
+    global_rounds: int = setting(3, help="with flow measured again", minimum=0)
+    remeasure: float = setting(
+        0.5, unit="px", help="induced flow change that measures an edge again", minimum=0.0
+    )
+    huber: float = setting(3.0, unit="sigma", help="where the loss turns linear", minimum=0.0)
+    outlier: float = setting(
+        50.0, unit="sigma", help="beyond it a measurement is dropped", minimum=0.0
+    )
+    damping: float = setting(1e-4, help="of Levenberg-Marquardt, relative", minimum=0.0)
+    depth_damping: float = setting(0.0, help="on the inverse depths, relative", minimum=0.0)
+    depth_prior_sigma: float = setting(
+        10.0, help="relative, keeps unseen depths in place", minimum=0.0
+    )
+    relative_decrease: float = setting(1e-4, help="of the cost, at which it stops", minimum=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class MapSettings(Section):
+    """The dense cloud that is written."""
+
+    stride: int = setting(2, unit="px", help="distance of its pixels", minimum=1)
+    views: int = setting(3, help="keyframes that each pixel is measured in", minimum=2)
+    confidence: float = setting(
+        20.0, help="1 / relative sigma that a written point has at least", minimum=0.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class FocalSettings(Section):
+    """Self-calibration of one focal length."""
+
+    first: int = setting(8, unit="keyframes", help="when it is first freed", minimum=3)
+    growth: float = setting(1.3, help="of the keyframe count until it is freed again", minimum=1.01)
+    iterations: int = setting(12, help="of each such adjustment", minimum=1)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSettings(Section):
+    """Where images come from."""
+
+    path: str = setting("", help="folder or file")
+    format: str = setting("auto", help="of the source")
+    calibration: str = setting("auto", help="auto, none, a published name or a file")
+    fov: float = setting(
+        60.0,
+        unit="deg",
+        help="horizontal, to start from where uncalibrated",
+        minimum=10.0,
+        maximum=170.0,
+    )
+    start: int = setting(0, unit="frames", help="first", minimum=0)
+    end: int | None = setting(None, unit="frames", help="one past the last", minimum=0)
+    stride: int = setting(1, unit="frames", help="every n-th", minimum=1)
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings(Section):
+    """How a run goes."""
+
+    out: str = setting("", help="folder of the results; empty = runs/<source>-<time>")
+    realtime: bool = setting(False, help="paced by the time stamps; the newest frame wins")
+    threads: int = setting(2, help="of the kernels", minimum=1, maximum=256)
+
+
+@dataclass(frozen=True, slots=True)
+class Config(Section):
+    """Everything a run depends on."""
+
+    source: SourceSettings = SourceSettings()
+    run: RunSettings = RunSettings()
+    flow: FlowSettings = FlowSettings()
+    start: StartSettings = StartSettings()
+    tracking: TrackingSettings = TrackingSettings()
+    mapping: MappingSettings = MappingSettings()
+    keyframes: KeyframeSettings = KeyframeSettings()
+    relocalization: RelocalizationSettings = RelocalizationSettings()
+    bundle_adjustment: BundleAdjustmentSettings = BundleAdjustmentSettings()
+    focal: FocalSettings = FocalSettings()
+    map: MapSettings = MapSettings()
+
+
+def load_config(path_or_preset: str | Path | None, overrides: Iterable[str] = ()) -> Config:
+    """The defaults, changed by a YAML file or a preset, then by `section.key=value` overrides.
+
+    Args:
+        path_or_preset: a file (it ends in .yaml or .yml), the name of a preset, or None.
+    Raises ValueError for an unknown key or a wrong value, FileNotFoundError for a missing file.
+    """
+    config = Config()
+    if path_or_preset is not None:
+        path = Path(path_or_preset)
+        is_file = path.suffix in (".yaml", ".yml")
+        config = read_settings(config, path if is_file else data_path("configs", str(path)))
+    return with_overrides(config, overrides)

@@ -1,0 +1,97 @@
+"""Keyframe depths of a run against a source's depth maps, one scale for the whole run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from slam.camera import Camera
+from slam.evaluation.depth import DepthErrors, best_scale, depth_errors, sparsification
+from slam.sources import Source
+
+KEPT = np.linspace(1.0, 0.1, 10)  # fractions of the sparsification curve
+
+
+@dataclass(frozen=True, slots=True)
+class KeyframeDepthResult:
+    """Errors over all keyframes that have a depth map."""
+
+    errors: DepthErrors  # of pixels above the confidence threshold
+    scale: float  # metres per unit of the run
+    keyframes: int  # that had a depth map
+    threshold: float  # confidence, 1 / relative sigma
+    kept: tuple[float, ...]  # fractions kept, the most confident ones
+    median_kept: tuple[float, ...]  # median relative error of each fraction
+
+    def summary(self) -> str:
+        """A few lines for a person."""
+        lines = [
+            f"{self.keyframes} keyframes with depth, scale {self.scale:.4f}",
+            f"median relative error {self.errors.median_relative:.4f} on "
+            f"{100 * self.errors.coverage:.1f} % of the sensor's valid pixels "
+            f"(confidence >= {self.threshold:g}); "
+            f"{100 * self.errors.within_10_percent:.1f} % within 10 %",
+            "most confident fraction: median relative error",
+        ]
+        lines += [
+            f"  {kept:4.0%}  {error:.4f}"
+            for kept, error in zip(self.kept, self.median_kept, strict=True)
+        ]
+        return "\n".join(lines)
+
+
+def evaluate_keyframe_depth(folder: Path, source: Source, threshold: float) -> KeyframeDepthResult:
+    """Compares `keyframes.npz` of a run with the depth maps of its source.
+
+    The run's pixels are moved into the raw images' geometry, where the sensor's depth lives.
+
+    Raises FileNotFoundError for a folder that is no run, ValueError where no keyframe has a map.
+    """
+    path = folder / "keyframes.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"wanted the folder of a run with keyframes.npz, got {folder}")
+    run = np.load(path)
+    rows, columns = _raw_pixels(run["pixel"], run["working_size"], source)
+    predicted, trust, sensor = [], [], []
+    for index, depth, information in zip(
+        run["index"], run["inverse_depth"], run["information"], strict=True
+    ):
+        measured = source.read_depth(int(index))
+        if measured is None:
+            continue
+        size = source.raw_camera or source.camera
+        inside = (rows >= 0) & (rows < size.height) & (columns >= 0) & (columns < size.width)
+        factor = (measured.shape[0] / size.height, measured.shape[1] / size.width)
+        value = np.zeros(len(rows))
+        place = (rows[inside] * factor[0]).astype(int), (columns[inside] * factor[1]).astype(int)
+        value[inside] = measured[place]
+        sensor.append(value)
+        predicted.append(1 / np.maximum(depth, 1e-9))
+        trust.append(depth * np.sqrt(information))
+    if not sensor:
+        raise ValueError(f"{source.path}: no depth map within 20 ms of a keyframe of {folder}")
+    stacked = [np.stack(a) for a in (predicted, trust, sensor)]
+    stacked[1] = np.where(stacked[1] >= threshold, stacked[1], 0.0)
+    scale = best_scale(*stacked)
+    curve = sparsification(*stacked, scale, KEPT)
+    return KeyframeDepthResult(
+        errors=depth_errors(*stacked, scale),
+        scale=scale,
+        keyframes=len(sensor),
+        threshold=threshold,
+        kept=tuple(float(k) for k in KEPT),
+        median_kept=tuple(float(e) for e in curve),
+    )
+
+
+def _raw_pixels(
+    pixel: np.ndarray, working_size: np.ndarray, source: Source
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns in the raw image of the run's working pixels [P, 2]."""
+    camera: Camera = source.camera.resized(int(working_size[0]), int(working_size[1]))
+    rays = camera.unproject(torch.from_numpy(pixel).double())
+    raw = (source.raw_camera or source.camera).project(rays).numpy()
+    return np.rint(raw[:, 1]).astype(int), np.rint(raw[:, 0]).astype(int)

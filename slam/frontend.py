@@ -1,0 +1,322 @@
+"""The frontend: every frame gets a pose against the current keyframe, and feeds its depths."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from slam.config import Config
+from slam.frame import (
+    Correspondence,
+    Frame,
+    FrameRecord,
+    Image,
+    Keyframe,
+    PairGuess,
+    PairPrediction,
+    TrackResult,
+    TrackState,
+)
+from slam.graph import Graph
+from slam.initialization import IDENTITY, two_view_map
+from slam.lie import se3_inv, se3_mul
+from slam.mapping import fuse, hand_on, observe
+from slam.measurement import pack
+from slam.predictors import Predictor
+from slam.relocalization import Relocaliser
+from slam.timing import Timings
+from slam.tracking import track, track_from_scratch
+
+log = logging.getLogger(__name__)
+
+NO_GUESS = PairGuess()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What became of one frame."""
+
+    record: FrameRecord  # as stored in the graph
+    T_WC: Tensor | None  # [7] its pose as published now; None = none yet
+    new_keyframe: bool  # whether the map got a keyframe
+    seconds: float  # time stamp on the clock in seconds
+
+
+class Frontend:
+    """Motion filter, pose, depth fusion, new keyframes; start-up and relocalisation around them."""
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        graph: Graph,
+        config: Config,
+        timings: Timings,
+        on_keyframe: Callable[[int], None],
+        good_start: Callable[[], bool],
+    ) -> None:
+        """Args:
+        on_keyframe: called with the number of each new keyframe.
+        good_start: asked after the first keyframes whether their map is worth keeping.
+        """
+        self.predictor = predictor
+        self.graph = graph
+        self.config = config
+        self.timings = timings
+        self.on_keyframe = on_keyframe
+        self.good_start = good_start
+        self._early: deque[Frame] = deque(maxlen=config.start.remember)
+        self._current = 0  # number of the keyframe tracked against
+        self._on_trial = True
+        self._relocaliser = Relocaliser(predictor, config)
+        self._reference: Frame | None = None
+        self._guess = NO_GUESS
+        self._last: FrameRecord | None = None
+        self._velocity = torch.tensor(IDENTITY, dtype=torch.float64)
+        self._lost_for = 0
+
+    def step(self, image: Image) -> Step:
+        """Takes one image through tracking and mapping."""
+        with self.timings.measure("encode"):
+            frame = Frame(image.index, image.time, image.seconds, self.predictor.encode(image))
+        if self._on_trial:
+            self._early.append(frame)
+        if len(self.graph) == 0:
+            return self._start(frame)
+        step = self._track(frame)
+        if self._on_trial and len(self.graph) >= self.config.start.trial_keyframes:
+            self._on_trial = False
+            if not self.good_start():
+                return self._restart(frame)
+        return step
+
+    def pose_early(self) -> None:
+        """Tracks the frames before the start, last first, then those within it, against the map."""
+        if len(self.graph) == 0:
+            return
+        reference = self.graph.keyframe(0).frame.index
+        pending = [f for f in self._early if self._pending(f)]
+        before = [f for f in reversed(pending) if f.index < reference]
+        within = [f for f in pending if f.index > reference]
+        for frames in (within, before):
+            self._current, self._guess, self._velocity = 0, NO_GUESS, identity()
+            self._last = self.graph.record(reference)
+            for frame in frames:
+                self._track(frame)
+        self._early.clear()
+
+    def _pending(self, frame: Frame) -> bool:
+        return self.graph.record(frame.index).state is TrackState.PENDING
+
+    # --- start-up -----------------------------------------------------------------------------
+
+    def _start(self, frame: Frame) -> Step:
+        """Waits for parallax against a reference image; renews it when the view moves on."""
+        record = FrameRecord(
+            frame.index, frame.time, frame.seconds, TrackState.PENDING, -1, identity(), None
+        )
+        self.graph.set_record(record)
+        if self._reference is None:
+            self._reference = frame
+            return Step(record, None, False, frame.seconds)
+        pair = self._pair(self._reference, frame)
+        with self.timings.measure("start"):
+            found = two_view_map(
+                self.predictor.grid,
+                pair,
+                self.graph.intrinsics,
+                self.config.start,
+                self.config.bundle_adjustment,
+                self.config.mapping,
+            )
+        if found is None:
+            if pair.match_fraction < self.config.start.match_fraction:
+                self._renew_reference(frame)
+            return Step(record, None, False, frame.seconds)
+        log.info("map started at frame %d (reference %d)", frame.index, self._reference.index)
+        keyframe = Keyframe(self._reference, identity(), found.depth)
+        number = self._current = self.graph.add_keyframe(keyframe)
+        first = self.graph.record(self._reference.index)
+        self.graph.set_record(replace(first, state=TrackState.TRACKED, keyframe=number))
+        self._velocity = identity()
+        return self._publish(frame, number, found.T_ji, pair, TrackState.TRACKED)
+
+    def _renew_reference(self, frame: Frame) -> None:
+        """A newer reference: half way between the old one and now, so that parallax is kept."""
+        assert self._reference is not None
+        since = [f for f in self._early if f.index > self._reference.index]
+        self._reference = since[len(since) // 2] if len(since) > 2 else frame
+        self._guess = NO_GUESS
+
+    def _restart(self, frame: Frame) -> Step:
+        """Discards a bad start: its frames are posed afterwards, like those before it."""
+        log.warning("frame %d: the start was poor; starting again", frame.index)
+        self.graph.clear()
+        for record in self.graph.records():
+            self.graph.set_record(replace(record, state=TrackState.PENDING, measurement=None))
+        self._reference, self._guess, self._last, self._on_trial = frame, NO_GUESS, None, True
+        return Step(self.graph.record(frame.index), None, False, frame.seconds)
+
+    # --- tracking -----------------------------------------------------------------------------
+
+    def _track(self, frame: Frame) -> Step:
+        number = self._current
+        keyframe = self.graph.keyframe(number)
+        T_guess = self._predict(number)
+        pair = self._pair(keyframe.frame, frame)
+        with self.timings.measure("pose"):
+            result = self._pose(keyframe, pair, T_guess)
+        if not self._good(pair, result):
+            self._guess = NO_GUESS
+            pair = self._pair(keyframe.frame, frame)
+            result = better(result, self._pose(keyframe, pair, T_guess))
+        if self._lost(pair, result):
+            return self._recover(frame, number)
+        self._lost_for = 0
+        with self.timings.measure("map"):
+            seen = observe(
+                self.predictor.grid,
+                pair.forward,
+                result.T_fk,
+                self.graph.intrinsics,
+                self.config.mapping,
+            )
+            self.graph.set_depth(number, fuse(keyframe.depth, seen, self.config.mapping))
+        if self._needs_keyframe(pair):
+            return self._new_keyframe(frame, number, result, pair)
+        return self._publish(frame, number, result.T_fk, pair, TrackState.TRACKED)
+
+    def _pair(self, reference: Frame, frame: Frame) -> PairPrediction:
+        with self.timings.measure("flow"):
+            pair = self.predictor.pair(reference.features, frame.features, self._guess)
+        self._guess = pair.flow
+        return pair
+
+    def _predict(self, number: int) -> Tensor:
+        """T_fk by constant velocity."""
+        if self._last is None or self._last.keyframe != number:
+            return self._velocity.clone()
+        last = self.graph.record(self._last.index)
+        return se3_mul(self._velocity, se3_inv(last.T_kf))
+
+    def _pose(self, keyframe: Keyframe, pair: PairPrediction, T_guess: Tensor) -> TrackResult:
+        """Pose from the guess; where that is poor, also from scratch; the better one."""
+        grid, settings = self.predictor.grid, self.config.tracking
+        arguments = (grid.pixel, keyframe.depth, pair.forward)
+        intrinsics = self.graph.intrinsics
+        result = track(*arguments, T_guess, intrinsics, settings)
+        if result.inlier_fraction >= settings.good_inliers:
+            return result
+        return better(result, track_from_scratch(*arguments, intrinsics, settings))
+
+    def _good(self, pair: PairPrediction, result: TrackResult) -> bool:
+        settings = self.config.tracking
+        enough = pair.match_fraction >= self.config.keyframes.match_fraction / 2
+        return enough and result.inlier_fraction >= settings.good_inliers
+
+    def _lost(self, pair: PairPrediction, result: TrackResult) -> bool:
+        settings = self.config.tracking
+        return (
+            result.count < settings.minimum_points
+            or pair.match_fraction < settings.lost_matches
+            or result.inlier_fraction < settings.lost_inliers
+        )
+
+    def _needs_keyframe(self, pair: PairPrediction) -> bool:
+        settings = self.config.keyframes
+        far = pair.median_flow > settings.flow * self.predictor.grid.width
+        return far or pair.match_fraction < settings.match_fraction
+
+    def _new_keyframe(
+        self, frame: Frame, number: int, result: TrackResult, pair: PairPrediction
+    ) -> Step:
+        """The frame becomes a keyframe; its depth starts from the old one's."""
+        old = self.graph.keyframe(number)
+        depth = hand_on(
+            self.predictor.grid,
+            old.depth,
+            result.T_fk,
+            self.graph.intrinsics,
+            self.config.mapping,
+        )
+        T_WC = se3_mul(old.T_WC, se3_inv(result.T_fk))
+        self._remember_velocity(number, result.T_fk)
+        number = self._current = self.graph.add_keyframe(Keyframe(frame, T_WC, depth))
+        self._guess = NO_GUESS
+        step = self._store(frame, number, identity(), None, TrackState.TRACKED, True)
+        self.on_keyframe(number)
+        return step
+
+    # --- lost ---------------------------------------------------------------------------------
+
+    def _recover(self, frame: Frame, number: int) -> Step:
+        """Relocalises against the map; failing that, the frame is lost."""
+        self._lost_for += 1
+        self._guess = NO_GUESS
+        self._velocity = identity()
+        with self.timings.measure("relocalise"):
+            found = self._relocaliser.find(self.graph.keyframes(), frame, self.graph.intrinsics)
+        if found is None:
+            last = self._last
+            T_kf = identity() if last is None else self.graph.record(last.index).T_kf
+            number = number if last is None else last.keyframe
+            return self._store(frame, number, T_kf, None, TrackState.LOST, False)
+        log.info("relocalised at frame %d against keyframe %d", frame.index, found.keyframe)
+        self._lost_for = 0
+        old = self.graph.keyframe(found.keyframe)
+        depth = hand_on(
+            self.predictor.grid,
+            old.depth,
+            found.T_fk,
+            self.graph.intrinsics,
+            self.config.mapping,
+        )
+        T_WC = se3_mul(old.T_WC, se3_inv(found.T_fk))
+        number = self._current = self.graph.add_keyframe(Keyframe(frame, T_WC, depth))
+        step = self._store(frame, number, identity(), None, TrackState.RELOCALISED, True)
+        self.on_keyframe(number)
+        return step
+
+    # --- records ------------------------------------------------------------------------------
+
+    def _remember_velocity(self, number: int, T_fk: Tensor) -> None:
+        if self._last is not None and self._last.keyframe == number:
+            last = self.graph.record(self._last.index)
+            self._velocity = se3_mul(T_fk, last.T_kf)
+
+    def _publish(
+        self, frame: Frame, number: int, T_fk: Tensor, pair: PairPrediction, state: TrackState
+    ) -> Step:
+        self._remember_velocity(number, T_fk)
+        return self._store(frame, number, se3_inv(T_fk), pair.forward, state, False)
+
+    def _store(
+        self,
+        frame: Frame,
+        number: int,
+        T_kf: Tensor,
+        measured: Correspondence | None,
+        state: TrackState,
+        new_keyframe: bool,
+    ) -> Step:
+        packed = None if measured is None else pack(self.predictor.grid, measured)
+        record = FrameRecord(frame.index, frame.time, frame.seconds, state, number, T_kf, packed)
+        self.graph.set_record(record)
+        self._last = record
+        return Step(record, self.graph.T_WC(record), new_keyframe, frame.seconds)
+
+
+def identity() -> Tensor:
+    """The unit pose [7]."""
+    return torch.tensor(IDENTITY, dtype=torch.float64)
+
+
+def better(first: TrackResult, second: TrackResult | None) -> TrackResult:
+    """The result with more inliers."""
+    if second is None:
+        return first
+    return max(first, second, key=lambda r: r.inlier_fraction * r.count)

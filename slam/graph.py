@@ -1,0 +1,159 @@
+"""The map: keyframes, edges, and a record of every frame. The one shared object, under one lock."""
+
+from __future__ import annotations
+
+import threading
+from bisect import insort
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from slam.frame import Correspondence, FrameRecord, InverseDepth, Keyframe, Snapshot
+from slam.lie import se3_mul
+
+Intrinsics = tuple[float, float, float, float]
+Edge = tuple[int, int]
+
+
+class Graph:
+    """Keyframes and frames with their poses. Values are replaced, never changed in place.
+
+    Frames hang on a reference keyframe: when the keyframe moves, or its depths change scale, they
+    follow. World poses are derived when asked for.
+    """
+
+    def __init__(self, intrinsics: Intrinsics) -> None:
+        """Args: intrinsics: fx, fy, cx, cy px at working resolution."""
+        self._lock = threading.RLock()
+        self._keyframes: list[Keyframe] = []
+        self._edges: dict[Edge, Correspondence] = {}
+        self._records: dict[int, FrameRecord] = {}
+        self._order: list[int] = []
+        self._frames_of: dict[int, list[int]] = {}
+        self._intrinsics = intrinsics
+
+    @property
+    def intrinsics(self) -> Intrinsics:
+        """fx, fy, cx, cy px at working resolution, as estimated now."""
+        with self._lock:
+            return self._intrinsics
+
+    def __len__(self) -> int:
+        """Number of keyframes."""
+        with self._lock:
+            return len(self._keyframes)
+
+    def clear(self) -> None:
+        """Forgets the keyframes and edges (a bad start); records stay and have no reference."""
+        with self._lock:
+            self._keyframes, self._edges, self._frames_of = [], {}, {}
+            for index, record in self._records.items():
+                self._records[index] = replace(record, keyframe=-1)
+
+    def keyframe(self, number: int) -> Keyframe:
+        """Keyframe by number; -1 is the last."""
+        with self._lock:
+            return self._keyframes[number]
+
+    def keyframes(self) -> list[Keyframe]:
+        """All keyframes as they are now."""
+        with self._lock:
+            return list(self._keyframes)
+
+    def add_keyframe(self, keyframe: Keyframe) -> int:
+        """Appends a keyframe; returns its number."""
+        with self._lock:
+            self._keyframes.append(keyframe)
+            return len(self._keyframes) - 1
+
+    def set_depth(self, number: int, depth: InverseDepth) -> None:
+        """New depths of one keyframe, in its old scale."""
+        with self._lock:
+            self._keyframes[number] = replace(self._keyframes[number], depth=depth)
+
+    def edges(self) -> dict[Edge, Correspondence]:
+        """All directed edges (i, j): where keyframe i's grid pixels land in keyframe j."""
+        with self._lock:
+            return dict(self._edges)
+
+    def set_edges(self, edges: Mapping[Edge, Correspondence]) -> None:
+        """Adds edges, or replaces their measurements."""
+        with self._lock:
+            self._edges.update(edges)
+
+    def keep_edges(self, edges: Sequence[Edge]) -> None:
+        """Drops every edge but these."""
+        with self._lock:
+            self._edges = {e: self._edges[e] for e in edges if e in self._edges}
+
+    def adopt(
+        self,
+        poses: Mapping[int, Tensor],
+        depths: Mapping[int, InverseDepth],
+        intrinsics: Intrinsics | None = None,
+    ) -> None:
+        """Takes over optimised keyframes; their frames follow.
+
+        Args: poses: number to T_WC [7]; depths: number to depths on its grid.
+        """
+        with self._lock:
+            for number, depth in depths.items():
+                old = self._keyframes[number].depth
+                self._rescale(number, scale_change(old, depth))
+                self.set_depth(number, depth)
+            for number, T_WC in poses.items():
+                self._keyframes[number] = replace(self._keyframes[number], T_WC=T_WC.clone())
+            self._intrinsics = intrinsics or self._intrinsics
+
+    def _rescale(self, number: int, scale: float) -> None:
+        for index in self._frames_of.get(number, ()):
+            record = self._records[index]
+            T_kf = record.T_kf.clone()
+            T_kf[:3] *= scale
+            self._records[index] = replace(record, T_kf=T_kf)
+
+    def set_record(self, record: FrameRecord) -> None:
+        """Adds a frame's record, or replaces it."""
+        with self._lock:
+            old = self._records.get(record.index)
+            if old is None:
+                insort(self._order, record.index)
+            elif old.keyframe >= 0:
+                self._frames_of[old.keyframe].remove(record.index)
+            self._records[record.index] = record
+            if record.keyframe >= 0:
+                self._frames_of.setdefault(record.keyframe, []).append(record.index)
+
+    def record(self, index: int) -> FrameRecord:
+        """The record of one frame, by its index in the source."""
+        with self._lock:
+            return self._records[index]
+
+    def records(self) -> list[FrameRecord]:
+        """All records in the order of the source."""
+        with self._lock:
+            return [self._records[i] for i in self._order]
+
+    def T_WC(self, record: FrameRecord) -> Tensor:
+        """World pose [7] of a frame with a reference keyframe."""
+        with self._lock:
+            return se3_mul(self._keyframes[record.keyframe].T_WC, record.T_kf)
+
+    def snapshot(self) -> Snapshot:
+        """An immutable view of everything."""
+        with self._lock:
+            return Snapshot(
+                tuple(self._keyframes),
+                tuple(self.records()),
+                tuple(sorted(self._edges)),
+                self._intrinsics,
+            )
+
+
+def scale_change(old: InverseDepth, new: InverseDepth) -> float:
+    """Factor by which distances grow when `new` replaces `old`; 1 where nothing tells."""
+    both = (old.information > 0) & (new.information > 0)
+    if not both.any():
+        return 1.0
+    return float((old.value[both] / new.value[both]).median())

@@ -1,0 +1,134 @@
+"""Keyframe depth: triangulate a frame's measurements, fuse them, hand depth on to a new keyframe."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from slam import kernels
+from slam.config import MappingSettings
+from slam.frame import Correspondence, InverseDepth
+from slam.lie import se3_inv, se3_matrix, se3_mul
+from slam.predictors.grid import Grid
+
+Intrinsics = tuple[float, float, float, float]
+
+
+def observe(
+    grid: Grid,
+    measured: Correspondence,
+    T_ji: Tensor,
+    intrinsics: Intrinsics,
+    settings: MappingSettings,
+) -> InverseDepth:
+    """Inverse depth of image i's grid pixels from where they land in image j.
+
+    Args: T_ji: [7] float64 SE(3), takes points of camera i to camera j.
+    """
+    value, information = kernels.triangulate_inverse_depth(
+        grid.pixel, measured.target, measured.weight, T_ji, intrinsics, gate=settings.gate
+    )
+    return InverseDepth(value, information)
+
+
+def fuse(depth: InverseDepth, observed: InverseDepth, settings: MappingSettings) -> InverseDepth:
+    """Inverse-variance fusion with a chi-square gate; neither argument changes."""
+    value, information = depth.value.clone(), depth.information.clone()
+    kernels.fuse_inverse_depth(
+        value,
+        information,
+        observed.value,
+        observed.information,
+        gate=settings.gate,
+        relative_floor=settings.relative_floor,
+        initial=settings.initial,
+        decay=settings.decay,
+    )
+    return InverseDepth(value, information)
+
+
+def hand_on(
+    grid: Grid,
+    depth: InverseDepth,
+    T_ji: Tensor,
+    intrinsics: Intrinsics,
+    settings: MappingSettings,
+) -> InverseDepth:
+    """Depth of keyframe i seen from a new keyframe j: warped forward, holes filled with a guess."""
+    value, information = kernels.warp_inverse_depth(
+        depth.value,
+        depth.information,
+        T_ji,
+        intrinsics,
+        grid.shape,
+        inflation=settings.warp_inflation,
+    )
+    return fill_holes(grid, InverseDepth(value, information), settings)
+
+
+def fill_holes(grid: Grid, depth: InverseDepth, settings: MappingSettings) -> InverseDepth:
+    """Small holes get their neighbours' mean with a large variance, big ones the median with none."""
+    value = depth.value.reshape(grid.rows, grid.columns).numpy().copy()
+    information = depth.information.reshape(grid.rows, grid.columns).numpy().copy()
+    for size in (3, 5):
+        total = cv2.boxFilter(information, -1, (size, size), normalize=False)
+        mean = cv2.boxFilter(value * information, -1, (size, size), normalize=False)
+        hole = (information <= 0) & (total > 0)
+        value[hole] = mean[hole] / total[hole]
+        information[hole] = (settings.hole_sigma * value[hole]) ** -2
+    known = information > 0
+    value[~known] = np.median(value[known]) if known.any() else 1.0
+    return InverseDepth(
+        torch.from_numpy(value.reshape(-1)), torch.from_numpy(information.reshape(-1))
+    )
+
+
+def covisibility(
+    grid: Grid, depth: InverseDepth, T_ji: Tensor, intrinsics: Intrinsics
+) -> tuple[float, float]:
+    """Share of image i's known grid pixels seen in image j, and the median px they move."""
+    step = 4
+    target, seen = project_grid(grid, depth, T_ji, intrinsics, step)
+    if not seen.any():
+        return 0.0, float("inf")
+    length = torch.linalg.vector_norm(target - grid.pixel[::step], dim=-1)[seen]
+    return float(seen.sum()) / len(seen), float(length.median())
+
+
+def project_grid(
+    grid: Grid, depth: InverseDepth, T_ji: Tensor, intrinsics: Intrinsics, step: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Where image i's grid pixels land in image j [P, 2] px, and which of them are seen there."""
+    fx, fy, cx, cy = intrinsics
+    pixel, value = grid.pixel[::step], depth.value[::step]
+    u, v = pixel.unbind(-1)
+    points = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)], -1)
+    R, t = rotation_translation(T_ji)
+    Y = (points[:, None, :] * R).sum(-1) + value[:, None] * t
+    z = Y[:, 2].clamp(min=1e-6)
+    target = torch.stack([fx * Y[:, 0] / z + cx, fy * Y[:, 1] / z + cy], -1)
+    inside = (target >= 0).all(-1) & (target[:, 0] < grid.width) & (target[:, 1] < grid.height)
+    return target, inside & (Y[:, 2] > 1e-3) & (depth.information[::step] > 0)
+
+
+def rotation_translation(T: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotation [3, 3] and translation [3], float32, of a pose [7]."""
+    M = se3_matrix(T).float()
+    return M[:3, :3].contiguous(), M[:3, 3].contiguous()
+
+
+def relative(T_WC_i: Tensor, T_WC_j: Tensor) -> Tensor:
+    """T_ji [7]: takes points of camera i to camera j."""
+    return se3_mul(se3_inv(T_WC_j), T_WC_i)
+
+
+def dense_flow(grid: Grid, target: Tensor) -> Tensor:
+    """Flow [h, w, 2] px from where grid pixels land [P, 2], outliers and holes smoothed away."""
+    limit = grid.width / 2
+    flow = (target - grid.pixel).nan_to_num(0.0, 0.0, 0.0).clamp(-limit, limit)
+    coarse = flow.reshape(grid.rows, grid.columns, 2).numpy()
+    planes = [cv2.medianBlur(np.ascontiguousarray(coarse[..., k]), 5) for k in (0, 1)]
+    size = (grid.width, grid.height)
+    return torch.from_numpy(cv2.resize(np.dstack(planes), size, interpolation=cv2.INTER_LINEAR))

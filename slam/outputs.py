@@ -1,0 +1,267 @@
+"""What a run leaves behind: trajectories, map, report, picture."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import platform
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from slam import __version__
+from slam.config import Config, to_yaml
+from slam.densification import densify
+from slam.evaluation import EvaluationResult, evaluate
+from slam.evaluation.report import plot_run
+from slam.export import choose_voxel_size, voxel_downsample, write_ply
+from slam.frame import FrameRecord, InverseDepth, Snapshot, TrackState
+from slam.frontend import Step
+from slam.mapcloud import point_cloud
+from slam.predictors import Grid
+from slam.refinement import SOLVED
+from slam.sources import Source
+from slam.system import Slam
+from slam.trajectory import Trajectory, write_atomically, write_tum
+
+log = logging.getLogger(__name__)
+
+
+def output_folder(config: Config, source_name: str) -> Path:
+    """Folder of the results, made now so that an unwritable one stops a run before it starts.
+
+    Raises ValueError where the path is a file, PermissionError where it cannot be written.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    folder = Path(config.run.out or Path("runs") / f"{source_name}-{stamp}")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out wants a folder, got the file {folder}; name another one")
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".writable"
+    probe.touch()
+    probe.unlink()
+    return folder
+
+
+@dataclass
+class Journal:
+    """What is noted while a run goes."""
+
+    causal: list[tuple[float, np.ndarray]] = field(default_factory=list)  # time, T_WC [7]
+    posed_at: dict[int, float] = field(default_factory=dict)  # index → time.monotonic()
+    started: float = 0.0  # time.perf_counter() when the loop began
+    loop_seconds: float = 0.0  # wall time of the loop
+    total_seconds: float = 0.0  # with the final adjustment
+
+    def note(self, step: Step) -> None:
+        """Keeps the pose of a frame as first published."""
+        self.posed_at[step.record.index] = time.monotonic()
+        if step.T_WC is not None and step.record.state in SOLVED:
+            self.causal.append((step.record.time, step.T_WC.numpy()))
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind."""
+
+    folder: Path  # where everything was written
+    report: dict[str, Any]  # as report.json
+    exit_code: int  # 0 done, 130 interrupted
+
+    def summary(self) -> str:
+        """A few lines for a person."""
+        report = self.report
+        lines = [
+            f"{report['frames']} frames, {report['posed']} posed, {report['weak']} weak, "
+            f"{report['keyframes']} keyframes, {report['edges']} edges",
+            f"{report['frames_per_second']['loop']:.1f} frames/s in the loop, "
+            f"{report['frames_per_second']['with_final_adjustment']:.1f} with the final adjustment",
+        ]
+        if report.get("focal"):
+            focal = report["focal"]
+            lines.append(f"focal length {focal['pixels']:.1f} px +- {focal['sigma_pixels']:.1f}")
+        for name in ("ate", "ate_causal"):
+            if report.get(name):
+                lines.append(f"{name.replace('_', ' ').upper()} {_ate_words(report[name])}")
+        lines.append(f"written to {self.folder}")
+        return "\n".join(lines)
+
+
+def _ate_words(ate: dict[str, float]) -> str:
+    return (
+        f"{ate['sim3_rmse']:.4f} m after Sim(3) alignment "
+        f"({100 * ate['sim3_rmse'] / max(ate['path_length'], 1e-9):.2f} % of the path)"
+    )
+
+
+def save(
+    folder: Path,
+    slam: Slam,
+    source: Source,
+    config: Config,
+    journal: Journal,
+    extra: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes every output file; returns the report."""
+    snapshot = slam.graph.snapshot()
+    posed = [r for r in snapshot.records if r.keyframe >= 0]
+    trajectory = _trajectory([(r.time, slam.graph.T_WC(r).numpy()) for r in posed])
+    causal = _trajectory(journal.causal)
+    keyframes = _trajectory(sorted((k.frame.time, k.T_WC.numpy()) for k in snapshot.keyframes))
+    for name, path in (
+        ("trajectory.txt", trajectory),
+        ("trajectory_causal.txt", causal),
+        ("keyframes.txt", keyframes),
+    ):
+        write_tum(folder / name, source.to_source_convention(path))
+    write_atomically(folder / "config.yaml", to_yaml(config).encode())
+    with slam.timings.measure("dense map"):
+        grid, depths = densify(snapshot, slam.predictor.grid, config)
+        cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
+    _write_keyframes(folder / "keyframes.npz", snapshot, grid, depths)
+    if len(cloud.points):
+        size = choose_voxel_size(cloud.points)
+        cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)
+    write_ply(folder / "map.ply", cloud.points, cloud.colors, cloud.confidence)
+    weak = np.array([r.time for r in snapshot.records if r.state not in SOLVED])
+    final = _evaluation(trajectory, source, weak)
+    report = _report(slam, source, journal, snapshot.records, len(snapshot.keyframes)) | extra
+    report["points"] = len(cloud.points)
+    report["ate"] = None if final is None else _ate(final)
+    causal_result = _evaluation(causal, source, np.empty(0))
+    report["ate_causal"] = None if causal_result is None else _ate(causal_result)
+    write_atomically(folder / "report.json", json.dumps(report, indent=1).encode())
+    plot_run(
+        folder / "report.png",
+        title=source.name,
+        estimate=trajectory,
+        states=[r.state.value for r in posed],
+        ground_truth=None if final is None else source.ground_truth,
+        result=final,
+        points=cloud.points,
+        colors=cloud.colors,
+        keyframe_positions=keyframes.positions,
+    )
+    return report
+
+
+def _write_keyframes(
+    path: Path, snapshot: Snapshot, grid: Grid, depths: Sequence[InverseDepth]
+) -> None:
+    """Poses and dense depths of the keyframes, for `slam eval-depth` and other programs."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        index=np.array([k.frame.index for k in snapshot.keyframes], np.int64),
+        T_WC=np.array([k.T_WC.numpy() for k in snapshot.keyframes]).reshape(-1, 7),
+        inverse_depth=np.array([d.value.numpy() for d in depths], np.float32),
+        information=np.array([d.information.numpy() for d in depths], np.float32),
+        pixel=grid.pixel.numpy(),
+        working_size=np.array([grid.width, grid.height]),
+        intrinsics=np.array(snapshot.intrinsics),
+    )
+    write_atomically(path, buffer.getvalue())
+
+
+def _trajectory(rows: list[tuple[float, np.ndarray]]) -> Trajectory:
+    if not rows:
+        return Trajectory(np.empty(0), np.empty((0, 7)))
+    return Trajectory(np.array([t for t, _ in rows], float), np.stack([p for _, p in rows]))
+
+
+def _evaluation(estimate: Trajectory, source: Source, weak: np.ndarray) -> EvaluationResult | None:
+    """Against ground truth, where there is one that the path can be compared with."""
+    if source.ground_truth is None or len(estimate) < 3:
+        return None
+    try:
+        return evaluate(estimate, source.ground_truth, frames=source.times, weak=weak)
+    except ValueError as reason:
+        log.warning("no comparison with the ground truth: %s", reason)
+        return None
+
+
+def _ate(result: EvaluationResult) -> dict[str, float]:
+    ate = {
+        "sim3_rmse": result.ate_sim3.rmse,
+        "se3_rmse": result.ate_se3.rmse,
+        "scale": result.scale,
+        "path_length": result.path_length,
+    }
+    if result.rotation is not None:
+        ate["rotation_rmse_deg"] = result.rotation.rmse
+    return ate
+
+
+def _report(
+    slam: Slam,
+    source: Source,
+    journal: Journal,
+    records: tuple[FrameRecord, ...],
+    keyframes: int,
+) -> dict[str, Any]:
+    states = [r.state for r in records]
+    fx = slam.graph.intrinsics[0] * source.camera.width / slam.predictor.grid.width
+    return {
+        "source": str(source.path),
+        "format": source.format,
+        "calibration": source.calibration_source,
+        "frames": len(source.times),
+        "processed": len(records),
+        "posed": sum(s in SOLVED for s in states),
+        "weak": sum(s is TrackState.WEAK for s in states),
+        "unposed": sum(s in (TrackState.PENDING, TrackState.LOST) for s in states),
+        "damaged": list(source.skipped),
+        "weak_spans": _spans(records),
+        "keyframes": keyframes,
+        "edges": len(slam.graph.edges()),
+        "focal": None
+        if source.calibrated
+        else {"pixels": fx, "sigma_pixels": _finite(fx * slam.backend.focal_sigma)},
+        "frames_per_second": {
+            "loop": len(records) / max(journal.loop_seconds, 1e-9),
+            "with_final_adjustment": len(records) / max(journal.total_seconds, 1e-9),
+        },
+        "stages": slam.timings.summary(),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "versions": {
+            "slam": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "opencv": cv2.__version__,
+            "numpy": np.__version__,
+            "platform": platform.platform(),
+            "cpus": os.cpu_count(),
+        },
+        "frame_times": [float(t) for t in source.times],
+        "weak_times": [r.time for r in records if r.state not in SOLVED],
+        "frame_list": [{"index": r.index, "time": r.time, "state": r.state.value} for r in records],
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _spans(records: tuple[FrameRecord, ...]) -> list[dict[str, float]]:
+    """Runs of frames without a solved pose."""
+    spans: list[dict[str, float]] = []
+    open_span = False
+    for record in records:
+        if record.state in SOLVED:
+            open_span = False
+            continue
+        if not open_span:
+            spans.append({"from": record.time, "to": record.time, "frames": 0})
+            open_span = True
+        spans[-1]["to"] = record.time
+        spans[-1]["frames"] += 1
+    return spans

@@ -1,0 +1,121 @@
+"""The default predictor: dense inverse search flow (Kroeger et al., ECCV 2016), no weights, CPU."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from slam.config import FlowSettings
+from slam.frame import Correspondence, Features, Image, PairGuess, PairPrediction, Pointmap
+from slam.predictors.grid import Grid, working_size
+
+
+class FlowPredictor:
+    """Correspondences from forward and backward DIS flow with a variance for each.
+
+    Deterministic as long as OpenCV runs one thread (`cv2.setNumThreads(1)`): DIS splits an image
+    by its thread count. The parallelism is here instead: both directions at once.
+    """
+
+    def __init__(self, width: int, height: int, settings: FlowSettings) -> None:
+        """Args: width, height: size in px of the images to come."""
+        self.settings = settings
+        self.grid = Grid(*working_size(width, height, settings.long_side), settings.grid_stride)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="flow")
+        self._local = threading.local()
+
+    def close(self) -> None:
+        """Ends the helper thread."""
+        self._pool.shutdown()
+
+    def encode(self, image: Image) -> Features:
+        """Grey and colour working images and the texture at the grid pixels."""
+        size = (self.grid.width, self.grid.height)
+        return self.features(cv2.resize(image.rgb.numpy(), size, interpolation=cv2.INTER_AREA))
+
+    def features(self, rgb: np.ndarray) -> Features:
+        """The same from a working image [h, w, 3] uint8."""
+        grey = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        texture = self.grid.sample(torch.from_numpy(smaller_eigenvalue(grey)))
+        return Features(torch.from_numpy(grey), torch.from_numpy(rgb), texture.contiguous())
+
+    def single(self, features: Features) -> Pointmap:
+        """Constant depth 1 with confidence 0: one image says nothing of depth without weights."""
+        height, width = features.grey.shape
+        return Pointmap(torch.ones(height, width, 3), torch.zeros(height, width))
+
+    def pair(
+        self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
+    ) -> PairPrediction:
+        """Flow both ways, checked against each other (see `Predictor.pair`)."""
+        task = self._pool.submit(self._flow, frame.grey, keyframe.grey, guess.backward, fine)
+        forward = self._flow(keyframe.grey, frame.grey, guess.forward, fine)
+        backward = task.result()
+        ahead = self._correspondence(keyframe, forward, backward)
+        behind = self._correspondence(frame, backward, forward)
+        textured = int((keyframe.texture > self.settings.texture_threshold).sum())
+        valid = ahead.weight > 0
+        length = torch.linalg.vector_norm(ahead.target - self.grid.pixel, dim=-1)[valid]
+        return PairPrediction(
+            forward=ahead,
+            backward=behind,
+            flow=PairGuess(torch.from_numpy(forward), torch.from_numpy(backward)),
+            match_fraction=float(valid.sum()) / max(textured, 1),
+            median_flow=float(length.median()) if len(length) else 0.0,
+        )
+
+    def _flow(self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool) -> np.ndarray:
+        start = None if guess is None else guess.numpy().copy()
+        return self._solver(fine).calc(first.numpy(), second.numpy(), start)
+
+    def _solver(self, fine: bool) -> cv2.DISOpticalFlow:
+        """A solver of this thread: they keep buffers and are not to be shared."""
+        if not hasattr(self._local, "solvers"):
+            scales = (self.settings.tracking_finest_scale, self.settings.keyframe_finest_scale)
+            self._local.solvers = [new_solver(scale) for scale in scales]
+        return self._local.solvers[fine]
+
+    def _correspondence(
+        self, features: Features, flow: np.ndarray, back: np.ndarray
+    ) -> Correspondence:
+        """Targets of the grid pixels; variance from consistency and texture (flow-and-BA noise)."""
+        settings, grid = self.settings, self.grid
+        step = grid.sample(torch.from_numpy(flow))
+        target = grid.pixel + step
+        found = cv2.remap(
+            back, target.numpy()[None], None, cv2.INTER_LINEAR, borderValue=(1e3, 1e3)
+        )[0]
+        error = torch.linalg.vector_norm(step + torch.from_numpy(found), dim=-1)
+        u, v = target.unbind(-1)
+        inside = (u > 1) & (u < grid.width - 2) & (v > 1) & (v < grid.height - 2)
+        valid = (
+            inside
+            & (error < settings.consistency)
+            & (features.texture > settings.texture_threshold)
+        )
+        variance = (
+            settings.noise_floor**2
+            + (0.5 * error) ** 2
+            + settings.texture_noise / (features.texture + settings.texture_noise)
+        )
+        return Correspondence(target.contiguous(), torch.where(valid, 1 / variance, 0.0))
+
+
+def new_solver(finest_scale: int) -> cv2.DISOpticalFlow:
+    """A DIS solver that stops at 1 / 2^finest_scale of the image."""
+    solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    solver.setFinestScale(finest_scale)
+    return solver
+
+
+def smaller_eigenvalue(grey: np.ndarray) -> np.ndarray:
+    """Smaller eigenvalue [h, w] of the structure tensor over 7x7 px, grey^2/px^2."""
+    gx = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=1 / 8)
+    gy = cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=1 / 8)
+    xx, yy, xy = (cv2.boxFilter(p, -1, (7, 7)) for p in (gx * gx, gy * gy, gx * gy))
+    return (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)

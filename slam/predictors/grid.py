@@ -1,0 +1,57 @@
+"""The coarse grid of pixels on which keyframes keep inverse depth, at working resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """Every `stride`-th pixel of a working image, row by row."""
+
+    width: int  # px, of the working image
+    height: int  # px
+    stride: int  # px between grid pixels
+    pixel: Tensor = field(init=False)  # [P, 2] float32 (u, v)
+
+    def __post_init__(self) -> None:
+        v, u = torch.meshgrid(
+            torch.arange(self.offset, self.height, self.stride, dtype=torch.float32),
+            torch.arange(self.offset, self.width, self.stride, dtype=torch.float32),
+            indexing="ij",
+        )
+        object.__setattr__(self, "pixel", torch.stack([u, v], -1).reshape(-1, 2).contiguous())
+
+    @property
+    def offset(self) -> int:
+        """Pixel of the first grid column and row."""
+        return self.stride // 2
+
+    @property
+    def rows(self) -> int:
+        """Grid rows."""
+        return len(range(self.offset, self.height, self.stride))
+
+    @property
+    def columns(self) -> int:
+        """Grid columns."""
+        return len(range(self.offset, self.width, self.stride))
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(rows, columns, stride, offset), as the kernels take it."""
+        return self.rows, self.columns, self.stride, self.offset
+
+    def sample(self, image: Tensor) -> Tensor:
+        """Values [P, ...] of an image [h, w, ...] at the grid pixels."""
+        picked = image[self.offset :: self.stride, self.offset :: self.stride]
+        return picked.reshape(-1, *image.shape[2:])
+
+
+def working_size(width: int, height: int, long_side: int) -> tuple[int, int]:
+    """(width, height) px of the image scaled down to `long_side`; never scaled up, even sizes."""
+    scale = min(1.0, long_side / max(width, height))
+    return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)

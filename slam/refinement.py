@@ -1,0 +1,65 @@
+"""After the last adjustment: every frame's pose once more, and a weak one where there is none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from slam.config import Config
+from slam.frame import FrameRecord, InverseDepth, TrackState
+from slam.graph import Graph
+from slam.lie import se3_interpolate, se3_inv, se3_mul
+from slam.measurement import unpack
+from slam.predictors.grid import Grid
+from slam.tracking import track
+
+SOLVED = (TrackState.TRACKED, TrackState.RELOCALISED)
+
+
+def refine_frames(graph: Graph, grid: Grid, config: Config) -> None:
+    """Solves every measured frame's pose again, against the final depths of its keyframe."""
+    for record in graph.records():
+        if record.measurement is None or record.keyframe < 0:
+            continue
+        keep, measured = unpack(grid, record.measurement)
+        depth = graph.keyframe(record.keyframe).depth
+        result = track(
+            grid.pixel[keep].contiguous(),
+            InverseDepth(depth.value[keep].contiguous(), depth.information[keep].contiguous()),
+            measured,
+            se3_inv(record.T_kf),
+            graph.intrinsics,
+            config.tracking,
+        )
+        if result.inlier_fraction > config.tracking.lost_inliers:
+            graph.set_record(replace(record, T_kf=se3_inv(result.T_fk)))
+
+
+def fill_gaps(graph: Graph) -> None:
+    """Gives frames without a pose one between those of their solved neighbours, flagged weak."""
+    records = graph.records()
+    solved = [n for n, r in enumerate(records) if r.state in SOLVED]
+    if not solved:
+        return
+    for n, record in enumerate(records):
+        if record.state in SOLVED:
+            continue
+        before = max((s for s in solved if s < n), default=solved[0])
+        after = min((s for s in solved if s > n), default=solved[-1])
+        T_WC = _between(graph, records[before], records[after], record.seconds)
+        number = records[before].keyframe
+        T_kf = se3_mul(se3_inv(graph.keyframe(number).T_WC), T_WC)
+        graph.set_record(replace(record, state=TrackState.WEAK, keyframe=number, T_kf=T_kf))
+
+
+def _between(graph: Graph, first: FrameRecord, second: FrameRecord, seconds: float) -> Tensor:
+    """Pose [7] at a time between two frames, or the nearer one's outside of them."""
+    span = second.seconds - first.seconds
+    share = 0.0 if span <= 0 else min(max((seconds - first.seconds) / span, 0.0), 1.0)
+    if seconds > second.seconds:
+        share = 1.0
+    return se3_interpolate(
+        graph.T_WC(first), graph.T_WC(second), torch.tensor(share, dtype=torch.float64)
+    )

@@ -1,0 +1,116 @@
+"""The whole system: images in, poses and a map out. Frontend here, backend in its own thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+import cv2
+import torch
+
+from slam.backend import Backend
+from slam.camera import Camera
+from slam.config import Config
+from slam.frame import Image
+from slam.frontend import Frontend, Step
+from slam.graph import Graph
+from slam.predictors import FlowPredictor
+from slam.refinement import fill_gaps, refine_frames
+from slam.timing import Timings
+
+
+class Slam:
+    """Feed it images in the order of time; `finish`, then read `graph`.
+
+    Offline, the frontend waits for the backend after each keyframe, so that a run is the same
+    every time. With `config.run.realtime` it never waits.
+    """
+
+    def __init__(self, camera: Camera, config: Config, *, calibrated: bool = True) -> None:
+        """Args:
+        camera: pinhole camera of the images to come.
+        calibrated: False = the focal length is a guess, to be refined.
+        """
+        cv2.setNumThreads(1)  # DIS splits its work by the thread count: one, or results differ
+        torch.set_num_threads(config.run.threads)
+        self.config = config
+        self.timings = Timings()
+        self.predictor = FlowPredictor(camera.width, camera.height, config.flow)
+        grid = self.predictor.grid
+        self.graph = Graph(camera.resized(grid.width, grid.height).intrinsics)
+        self.backend = Backend(
+            self.predictor, self.graph, config, self.timings, refine_focal=not calibrated
+        )
+        self.frontend = Frontend(
+            self.predictor,
+            self.graph,
+            config,
+            self.timings,
+            on_keyframe=self._on_keyframe,
+            good_start=self._good_start,
+        )
+        self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="backend", daemon=True)
+        self._thread.start()
+
+    def feed(self, image: Image) -> Step:
+        """Takes one image; raises here what went wrong in the backend."""
+        self._check()
+        return self.frontend.step(image)
+
+    def finish(self) -> None:
+        """Drains the backend, poses the early frames, adjusts everything, poses every frame."""
+        self._drain()
+        with self.timings.measure("final early frames"):
+            self.frontend.pose_early()
+        self._tasks.put(self.backend.finish)
+        self._drain()
+        with self.timings.measure("final poses"):
+            refine_frames(self.graph, self.predictor.grid, self.config)
+            fill_gaps(self.graph)
+
+    def close(self) -> None:
+        """Ends the threads. What the graph holds stays."""
+        self._tasks.put(None)
+        self._thread.join()
+        self.backend.close()
+        self.predictor.close()
+
+    def _on_keyframe(self, number: int) -> None:
+        self._tasks.put(lambda: self.backend.step(number))
+        if not self.config.run.realtime:
+            self._drain()
+
+    def _good_start(self) -> bool:
+        """Whether the first keyframes explain their measurements and know their depths."""
+        self._drain()
+        start, good = self.config.start, True
+        known = [
+            float((k.depth.information > (start.known_sigma * k.depth.value) ** -2).float().mean())
+            for k in self.graph.keyframes()
+        ]
+        good = self.backend.last_cost < start.trial_cost and max(known) > start.trial_known
+        if not good:
+            self.backend.reset()
+        return good
+
+    def _drain(self) -> None:
+        self._tasks.join()
+        self._check()
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            try:
+                if self._error is None:
+                    task()
+            except BaseException as error:  # raised in the caller by the next call
+                self._error = error
+            finally:
+                self._tasks.task_done()
+        self._tasks.task_done()

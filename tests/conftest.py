@@ -1,0 +1,80 @@
+"""Fixtures that all tests share: devices, real data, the command in and out of process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+import slam
+from slam.cli import main
+
+PACKAGE_PARENT = Path(slam.__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandResult:
+    """What a command left behind."""
+
+    code: int  # exit status
+    out: str  # standard output
+    err: str  # standard error
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Each device in turn; CUDA is skipped where there is none."""
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA GPU on this machine")
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def slam_data() -> Path:
+    """The folder of real sequences, from the environment variable SLAM_DATA."""
+    folder = os.environ.get("SLAM_DATA")
+    if not folder:
+        pytest.skip("SLAM_DATA is not set: name the folder of the test sequences there")
+    if not Path(folder).is_dir():
+        pytest.fail(f"SLAM_DATA={folder} is not a folder")
+    return Path(folder)
+
+
+@pytest.fixture
+def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
+    """`run_cli("eval", path, ...)` runs the command in this process."""
+
+    def run(*arguments: str | Path) -> CommandResult:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse: --help, or wrong arguments
+            code = stop.code if isinstance(stop.code, int) else 1
+        return CommandResult(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def run_cli_process() -> Callable[..., CommandResult]:
+    """`run_cli_process("doctor", cwd=...)` runs `python -m slam` as a user would."""
+
+    def run(*arguments: str | Path, cwd: Path | None = None) -> CommandResult:
+        path = os.pathsep.join([str(PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")])
+        done = subprocess.run(
+            [sys.executable, "-m", "slam", *map(str, arguments)],
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        return CommandResult(done.returncode, done.stdout, done.stderr)
+
+    return run

@@ -1,0 +1,55 @@
+"""Real and exact sequences (JPEG re-encodes and cuts of public data sets) from $SLAM_DATA."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+
+def run_on(run_cli, source, out, *arguments: str) -> dict:
+    result = run_cli("run", source, "--out", out, "-q", *arguments)
+    assert result.code == 0, result.err
+    return json.loads((out / "report.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"),
+    [
+        ("rgbd_dataset_freiburg1_xyz", 0.015),
+        ("icl_living_room_kt3", 0.008),
+        ("icl_office_kt0", 0.003),
+    ],
+)
+def test_trajectory_error(slam_data, tmp_path, run_cli, name, limit):
+    report = run_on(run_cli, slam_data / name, tmp_path / "out")
+    assert report["ate"]["sim3_rmse"] <= limit
+    assert report["posed"] >= 0.99 * report["frames"]
+    if name.startswith("icl"):
+        assert report["ate"]["rotation_rmse_deg"] <= 1.0
+
+
+def test_written_trajectory_compares_with_the_data_sets_own_file(slam_data, tmp_path, run_cli):
+    """ICL-NUIM's ground truth is left-handed: a mirrored trajectory turns the wrong way."""
+    source = slam_data / "icl_office_kt0"
+    run_on(run_cli, source, tmp_path / "out")
+    result = run_cli(
+        "eval", tmp_path / "out" / "trajectory.txt", source / "groundtruth.txt", "--json"
+    )
+    values = json.loads(result.out)
+    assert values["ate_sim3"]["rmse"] <= 0.003
+    assert values["rotation"]["rmse"] <= 1.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fov", ["45", "75"])
+@pytest.mark.parametrize(
+    ("name", "focal"), [("rgbd_dataset_freiburg1_xyz", 528), ("icl_living_room_kt3", 481)]
+)
+def test_uncalibrated(slam_data, tmp_path, run_cli, name, focal, fov):
+    report = run_on(
+        run_cli, slam_data / name, tmp_path / "out", "--calib", "none", "--fov", fov
+    )
+    assert report["focal"]["pixels"] == pytest.approx(focal, rel=0.1)
+    if name.startswith("rgbd"):
+        assert report["ate"]["sim3_rmse"] <= 0.05

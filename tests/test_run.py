@@ -1,0 +1,279 @@
+"""The main job through its command: outputs, accuracy, repeatability, real time, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from sequences import SAMPLE, cut_sample
+
+from slam.evaluation import evaluate_files
+from slam.export import read_ply
+from slam.trajectory import read_trajectory
+
+OUTPUTS = {
+    "trajectory.txt",
+    "trajectory_causal.txt",
+    "keyframes.txt",
+    "keyframes.npz",
+    "map.ply",
+    "config.yaml",
+    "report.json",
+    "report.png",
+}
+
+
+@pytest.fixture(scope="module")
+def sample_run(tmp_path_factory):
+    """The whole sample, run once, as a user would."""
+    from slam.cli import main
+
+    folder = tmp_path_factory.mktemp("sample") / "out"
+    assert main(["run", str(SAMPLE), "--out", str(folder), "-q"]) == 0
+    return folder
+
+
+def report_of(folder: Path) -> dict:
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_sample_writes_every_output(sample_run):
+    assert {p.name for p in sample_run.iterdir()} == OUTPUTS
+
+
+def test_sample_is_accurate_and_complete(sample_run):
+    report = report_of(sample_run)
+    assert report["posed"] == report["frames"] == 300
+    assert report["ate"]["sim3_rmse"] < 0.01 * report["ate"]["path_length"]
+    assert report["ate"]["rotation_rmse_deg"] < 1.0
+
+
+def test_report_agrees_with_eval_on_the_written_files(sample_run):
+    result = evaluate_files(
+        sample_run / "trajectory.txt",
+        SAMPLE / "groundtruth.txt",
+        frames=sample_run / "report.json",
+    )
+    report = report_of(sample_run)
+    assert result.ate_sim3.rmse == pytest.approx(report["ate"]["sim3_rmse"], rel=1e-4)
+    assert result.completeness is not None and result.completeness.posed == report["posed"]
+
+
+def test_every_frame_has_a_pose_in_the_trajectory(sample_run):
+    assert len(read_trajectory(sample_run / "trajectory.txt")) == 300
+
+
+def test_map_lies_on_the_room(sample_run):
+    """After the trajectory's alignment, points are inside the 6 x 5 x 3 m room, not beyond it."""
+    result = evaluate_files(sample_run / "trajectory.txt", SAMPLE / "groundtruth.txt")
+    from slam.evaluation import transform_points
+
+    cloud = read_ply(sample_run / "map.ply")
+    points = transform_points(result.T_true_est, cloud.points)
+    inside = ((points > -0.1) & (points < np.array([6.1, 5.1, 3.1]))).all(axis=1)
+    assert len(points) > 20000
+    assert inside.mean() > 0.98
+
+
+def test_without_bundle_adjustment_the_sample_drifts(sample_run, tmp_path, run_cli):
+    """The sample is hard: tracking alone is at least 3 times worse."""
+    out = tmp_path / "vo"
+    off = ["bundle_adjustment.iterations=0", "bundle_adjustment.global_rounds=0"]
+    sets = [word for key in off for word in ("--set", key)]
+    assert run_cli("run", SAMPLE, "--out", out, "-q", *sets).code == 0
+    drifted, good = report_of(out)["ate"], report_of(sample_run)["ate"]
+    assert drifted["sim3_rmse"] > 3 * good["sim3_rmse"]
+
+
+def test_runs_are_bit_identical_for_one_and_two_threads(tmp_path, run_cli):
+    for threads in (1, 2):
+        out = tmp_path / str(threads)
+        arguments = ("--end", "90", "--threads", threads, "--out", out, "-q")
+        assert run_cli("run", SAMPLE, *arguments).code == 0
+    for name in ("trajectory.txt", "trajectory_causal.txt", "keyframes.txt", "map.ply"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+
+def test_config_is_the_same_for_all_sources_but_for_the_source(sample_run, tmp_path, run_cli):
+    source = cut_sample(tmp_path / "cut", range(40))
+    run_cli("run", source, "--out", tmp_path / "out", "-q")
+
+    def body(folder: Path) -> list[str]:
+        text = (folder / "config.yaml").read_text()
+        return [line for line in text.splitlines() if "path:" not in line and "out:" not in line]
+
+    assert body(sample_run) == body(tmp_path / "out")
+
+
+def test_real_time_poses_frames_as_they_come(tmp_path, run_cli):
+    out = tmp_path / "live"
+    assert run_cli("run", SAMPLE, "--realtime", "--out", out, "-q").code == 0
+    report = report_of(out)
+    assert report["posed"] + report["dropped"] + len(report["damaged"]) == 300
+    assert all(f["posed"] >= f["captured"] for f in report["latency"])
+    assert report["ate"]["sim3_rmse"] < 0.03 * report["ate"]["path_length"]
+
+
+def test_uncalibrated_run_finds_the_focal_length(tmp_path, run_cli):
+    out = tmp_path / "uncalibrated"
+    assert run_cli("run", SAMPLE, "--calib", "none", "--out", out, "-q").code == 0
+    report = report_of(out)
+    assert report["focal"]["pixels"] == pytest.approx(525, rel=0.1)
+    assert report["focal"]["sigma_pixels"] > 0
+
+
+def test_interrupt_saves_and_exits_130(tmp_path):
+    out = tmp_path / "out"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "slam", "run", str(SAMPLE), "--realtime", "--out", str(out)],
+        stderr=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(p) for p in sys.path if p])},
+    )
+    time.sleep(7)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors.decode()
+    assert b"Traceback" not in errors
+    assert len(read_trajectory(out / "trajectory.txt")) > 20
+
+
+# --- bad input ------------------------------------------------------------------------------------
+
+
+def expect_one_line(result, *words: str) -> None:
+    assert result.code == 2, result
+    assert "Traceback" not in result.err
+    line = [text for text in result.err.splitlines() if text.startswith("slam: error:")]
+    assert len(line) == 1, result.err
+    for word in words:
+        assert word in line[0], line[0]
+
+
+def test_empty_folder(tmp_path, run_cli):
+    (tmp_path / "empty").mkdir()
+    expect_one_line(run_cli("run", tmp_path / "empty", "--out", tmp_path / "o"), "empty")
+
+
+def test_missing_source(tmp_path, run_cli):
+    expect_one_line(run_cli("run", tmp_path / "nowhere", "--out", tmp_path / "o"), "nowhere")
+
+
+def test_missing_image(tmp_path, run_cli):
+    source = cut_sample(tmp_path / "cut", range(10))
+    (source / "rgb" / "0004.jpg").unlink()
+    expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "0004.jpg")
+
+
+def test_truncated_image_is_skipped_and_counted(tmp_path, run_cli):
+    source = cut_sample(tmp_path / "cut", range(60))
+    image = source / "rgb" / "0030.jpg"
+    data = image.read_bytes()
+    image.unlink()
+    image.write_bytes(data[: len(data) // 2])
+    assert run_cli("run", source, "--out", tmp_path / "o").code == 0
+    report = report_of(tmp_path / "o")
+    assert len(report["damaged"]) == 1 and "0030.jpg" in report["damaged"][0]
+    assert report["posed"] == 59
+
+
+def test_image_size_changing_saves_what_was_computed(tmp_path, run_cli):
+    def shrink(place, image):
+        return image[:400] if place == 50 else image
+
+    source = cut_sample(tmp_path / "cut", range(60), change=shrink)
+    expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "0050.jpg", "400")
+    assert len(read_trajectory(tmp_path / "o" / "trajectory.txt")) >= 45
+
+
+def test_calibration_of_another_size(tmp_path, run_cli):
+    source = cut_sample(tmp_path / "cut", range(10))
+    text = (source / "calibration.yaml").read_text().replace("640", "752")
+    (source / "calibration.yaml").write_text(text)
+    expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "752", "640")
+
+
+@pytest.mark.parametrize("focal", [".nan", "-5", "1e9"])
+def test_absurd_intrinsics(tmp_path, run_cli, focal):
+    source = cut_sample(tmp_path / "cut", range(10))
+    calibration = tmp_path / "bad.yaml"
+    calibration.write_text(
+        f"model: pinhole\nwidth: 640\nheight: 480\nintrinsics: [{focal}, 525, 320, 240]\n"
+        "distortion: []\n"
+    )
+    result = run_cli("run", source, "--calib", calibration, "--out", tmp_path / "o")
+    expect_one_line(result, "bad.yaml")
+
+
+@pytest.mark.parametrize("second", [100.0, 99.0])
+def test_time_equal_or_going_back(tmp_path, run_cli, second):
+    source = cut_sample(tmp_path / "cut", range(3), times=[100.0, second, 101.0])
+    expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "100", f"{second:g}")
+
+
+@pytest.mark.parametrize("frames", [[0, 1], [5] * 40], ids=["two frames", "a still camera"])
+def test_no_motion_is_said_in_one_line(tmp_path, run_cli, frames):
+    source = cut_sample(tmp_path / "cut", frames)
+    expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "no map")
+    assert report_of(tmp_path / "o")["keyframes"] == 0
+
+
+def test_pure_rotation_makes_no_map(tmp_path, run_cli):
+    """Views of one image under rotations about the camera's centre: flow, and no parallax at all."""
+    K = np.array([[525.0, 0, 319.5], [0, 525, 239.5], [0, 0, 1]])
+
+    def turn(place, image):
+        R, _ = cv2.Rodrigues(np.array([0.02 * np.sin(place / 5), 0.006 * (place - 20), 0.0]))
+        return cv2.warpPerspective(image, K @ R @ np.linalg.inv(K), (640, 480), borderMode=4)
+
+    source = cut_sample(tmp_path / "cut", [150] * 40, change=turn)
+    expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "no map")
+
+
+@pytest.mark.parametrize("level", [0, 255], ids=["black", "white"])
+def test_black_or_white_stretch_is_lost_then_recovered(tmp_path, run_cli, level):
+    def blank(place, image):
+        return np.full_like(image, level) if 70 <= place < 80 else image
+
+    source = cut_sample(tmp_path / "cut", range(120), change=blank)
+    assert run_cli("run", source, "--out", tmp_path / "o").code == 0
+    report = report_of(tmp_path / "o")
+    states = [f["state"] for f in report["frame_list"]]
+    assert set(states[70:80]) == {"weak"}
+    assert set(states[85:]) <= {"tracked", "relocalised"}
+    assert report["ate"]["sim3_rmse"] < 0.02 * report["ate"]["path_length"]
+
+
+def test_output_path_that_is_a_file(tmp_path, run_cli):
+    target = tmp_path / "file"
+    target.write_text("x")
+    expect_one_line(run_cli("run", SAMPLE, "--out", target), "file")
+    assert target.read_text() == "x"
+
+
+def test_unwritable_output_folder(tmp_path, run_cli):
+    expect_one_line(run_cli("run", SAMPLE, "--out", "/proc/nowhere/out"), "/proc")
+
+
+def test_unknown_config_key_names_the_nearest(tmp_path, run_cli):
+    result = run_cli("run", SAMPLE, "--set", "tracking.hubr=1", "--out", tmp_path / "o")
+    expect_one_line(result, "hubr", "huber")
+
+
+def test_file_that_is_no_video(tmp_path, run_cli):
+    path = tmp_path / "notes.mp4"
+    path.write_text("not a video")
+    expect_one_line(run_cli("run", path, "--out", tmp_path / "o"), "notes.mp4")
+
+
+def test_text_that_is_no_trajectory(tmp_path, run_cli):
+    path = tmp_path / "poem.txt"
+    path.write_text("roses are red\n")
+    expect_one_line(run_cli("eval", path, SAMPLE / "groundtruth.txt"), "poem.txt")
