@@ -132,7 +132,7 @@ def similarity_equations(
 def triangulated(
     pixel: Tensor, target: Tensor, weight: Tensor, T: Tensor, K: Intrinsics, gate: float
 ) -> tuple[Tensor, Tensor]:
-    """Twin of triangulate_inverse_depth: a least-squares line through each pixel's two equations."""
+    """Twin of triangulate_inverse_depth: least squares on each pixel's two equations."""
     pixel, target, weight = pixel.double(), target.double(), weight.double()
     M, f = pose_matrix(T), torch.tensor(K[:2], dtype=torch.float64)
     m, a, t = rays(target, K)[:, :2], rays(pixel, K) @ M[:3, :3].T, M[:3, 3]
@@ -236,7 +236,7 @@ def dense_step(problem: DenseProblem, damping: float, depth_damping: float) -> F
     zero = torch.zeros(6 * N + 1 + N * P, dtype=torch.float64)
     r, w, cost = _dense_weights(problem)
     J = -torch.autograd.functional.jacobian(  # type: ignore
-        lambda x: dense_residuals(problem, x), zero, vectorize=True
+        lambda x: dense_residuals(problem, x), zero, vectorize=True, strategy="forward-mode"
     )
     J = torch.where((w > 0)[..., None, None], J, 0.0)
     H = torch.einsum("epka,ep,epkb->ab", J, w, J)

@@ -100,7 +100,9 @@ def test_the_gate_of_fusion_counts_both_variances() -> None:
     assert fused((1.0, 100.0), (1.0 + 3.01 * deviation, 50.0), cpu)[1] == pytest.approx(50.0)
 
 
-@pytest.mark.parametrize("grid", [Grid(24, 32, 10.0, 4.5), Grid(1, 1, 10.0, 4.5), Grid(0, 5, 8.0, 0)])
+@pytest.mark.parametrize(
+    "grid", [Grid(24, 32, 10.0, 4.5), Grid(1, 1, 10.0, 4.5), Grid(0, 5, 8.0, 0)]
+)
 def test_warp_equals_its_twin(device: torch.device, grid: Grid) -> None:
     g = torch.Generator().manual_seed(2)
     cells = grid.height * grid.width

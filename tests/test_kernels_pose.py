@@ -83,9 +83,7 @@ def test_the_spoiled_scene_has_every_case() -> None:
 
 def test_no_pixels_give_zeros(device: torch.device) -> None:
     s = scene(0)
-    got = kernels.pose_normal_equations(
-        *on(device, s.points), s.T_ji, K, huber=1.5, outlier=6.0
-    )
+    got = kernels.pose_normal_equations(*on(device, s.points), s.T_ji, K, huber=1.5, outlier=6.0)
     assert not got.H.any() and not got.g.any()
     assert (got.cost, got.inliers, got.count) == (0.0, 0, 0)
 
@@ -103,15 +101,15 @@ def test_the_gradient_is_that_of_the_cost() -> None:
             for d in (1, -1)
         )
         slope = (ahead.cost - behind.cost) / 2e-3
-        assert -float(at.g[k]) == pytest.approx(slope, rel=2e-2, abs=2e-2 * float(at.H[k, k]) ** 0.5)
+        assert -float(at.g[k]) == pytest.approx(
+            slope, rel=2e-2, abs=2e-2 * float(at.H[k, k]) ** 0.5
+        )
 
 
 def test_solve_pose_finds_the_exact_pose(device: torch.device) -> None:
     s = scene(1500, noise=0.0)
     guess = se3_mul(se3_exp(torch.tensor([0.1, -0.08, 0.05, 0.05, -0.04, 0.06]).double()), s.T_ji)
-    got = kernels.solve_pose(
-        *on(device, s.points), guess, K, huber=1.5, outlier=6.0, iterations=30
-    )
+    got = kernels.solve_pose(*on(device, s.points), guess, K, huber=1.5, outlier=6.0, iterations=30)
     assert got.converged and got.iterations < 15
     assert (got.T - s.T_ji).abs().max() < 1e-5
     assert got.inliers == got.count == 1500
@@ -121,9 +119,7 @@ def test_solve_pose_withstands_a_third_of_outliers(device: torch.device) -> None
     s = scene(1500, noise=0.3)
     s.points[3][::3] += torch.tensor([25.0, -15.0])
     guess = se3_mul(se3_exp(torch.full((6,), 0.02).double()), s.T_ji)
-    got = kernels.solve_pose(
-        *on(device, s.points), guess, K, huber=1.5, outlier=4.0, iterations=30
-    )
+    got = kernels.solve_pose(*on(device, s.points), guess, K, huber=1.5, outlier=4.0, iterations=30)
     assert got.converged
     assert (got.T - s.T_ji).abs().max() < 3e-3
     assert 950 < got.inliers < 1010
