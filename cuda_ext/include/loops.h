@@ -31,9 +31,9 @@ struct DenseKeyframe {
   bool refine_focal;
 
   // Columns of E: a twist an edge, log focal if refined, the right-hand side; padded.
-  int columns() const { return (6 * edges + (refine_focal ? 1 : 0) + 1 + 3) / 4 * 4; }
-  int focal_column() const { return 6 * edges; }
-  int rhs_column() const { return 6 * edges + (refine_focal ? 1 : 0); }
+  HD int columns() const { return (6 * edges + (refine_focal ? 1 : 0) + 1 + 3) / 4 * 4; }
+  HD int focal_column() const { return 6 * edges; }
+  HD int rhs_column() const { return 6 * edges + (refine_focal ? 1 : 0); }
 };
 
 // A step in relative twists, one an edge, to substitute back into the inverse depths.

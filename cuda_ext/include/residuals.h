@@ -110,7 +110,8 @@ struct PoseResidual {
       row[0][k] = select(used, row[0][k] * robust.root, T{});
       row[1][k] = select(used, row[1][k] * robust.root, T{});
     }
-    return {select(counted, robust.cost, T{}), valid & (error < kInlierError), counted};
+    const Mask<T> inlier = valid & (error < kInlierError);
+    return {select(counted, robust.cost, T{}), inlier, counted};
   }
 
   // Multiplies the rows by the root of W = (I / w + du du^T / information)^-1.

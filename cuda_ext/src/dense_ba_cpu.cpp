@@ -36,7 +36,9 @@ class DenseCpu : public DenseDevice {
       DenseSums& sums = out[i];
       sums.gram.assign(size_t(frame.columns()) * frame.columns(), 0.0);
       sums.edges.assign(size_t(frame.edges) * kDenseTriangle, 0.0);
-      std::vector<float> work(size_t(frame.columns() + 1) * kBlock);
+      // Kept by the thread: fresh pages for every keyframe cost more than what is computed on them.
+      static thread_local std::vector<float> work;
+      work.resize(std::max(work.size(), size_t(frame.columns() + 1) * kBlock));
       over_blocks(frame.pixels, [&](int64_t begin, int64_t end) {
         sums.cost +=
             loops().dense_sums(frame, begin, end, work.data(), sums.gram.data(), sums.edges.data());
