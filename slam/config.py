@@ -202,7 +202,7 @@ class MapSettings(Section):
 class FocalSettings(Section):
     """Self-calibration of one focal length."""
 
-    first: int = setting(5, unit="keyframes", help="when it is first freed", minimum=3)
+    first: int = setting(3, unit="keyframes", help="when it is first freed", minimum=3)
     growth: float = setting(1.3, help="of the keyframe count until it is freed again", minimum=1.01)
     settled: int = setting(
         16, unit="keyframes", help="from when on it is only refined where it is", minimum=3
