@@ -1,4 +1,4 @@
-"""The backend: edges for a new keyframe, windowed dense BA, and the global adjustment at the end."""
+"""The backend: edges for a new keyframe, windowed dense BA, the global adjustment at the end."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Backend:
             self._adjust_window(keyframes, number)
 
     def finish(self) -> None:
-        """Global rounds: edges to all covisible keyframes, flow measured again, everything moves."""
+        """Global rounds: edges to all covisible keyframes, flow measured again, all moves."""
         settings = self.config.bundle_adjustment
         for _ in range(settings.global_rounds if len(self.graph) > 1 else 0):
             keyframes = self.graph.keyframes()

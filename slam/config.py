@@ -49,6 +49,10 @@ class TrackingSettings(Section):
         20.0, unit="sigma", help="beyond it a measurement is dropped", minimum=0.0
     )
     iterations: int = setting(12, help="of Gauss-Newton at most", minimum=1)
+    known_depth_sigma: float = setting(
+        0.2, help="relative, of the vaguest depth used where enough are better", minimum=0.0
+    )
+    enough_known: int = setting(500, help="measurements with such a depth", minimum=6)
     unknown_depth_sigma: float = setting(
         1.0, help="relative, of a depth never measured", minimum=0.0
     )
@@ -169,7 +173,7 @@ class BundleAdjustmentSettings(Section):
     minimum_match: float = setting(
         0.06, help="matched share of grid that an edge needs", minimum=0.0, maximum=1.0
     )
-    iterations: int = setting(4, help="in the window", minimum=1)
+    iterations: int = setting(4, help="in the window", minimum=0)
     global_iterations: int = setting(6, help="of a global round", minimum=1)
     global_rounds: int = setting(3, help="with flow measured again", minimum=0)
     remeasure: float = setting(

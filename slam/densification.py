@@ -49,7 +49,7 @@ def densify(snapshot: Snapshot, coarse: Grid, config: Config) -> tuple[Grid, lis
 
 
 def _partners(snapshot: Snapshot, number: int, count: int) -> Sequence[int]:
-    """Linked keyframes, those with the longest baselines last: they refine what the near ones say."""
+    """Linked keyframes, the longest baselines last: they refine what the near ones say."""
     here = snapshot.keyframes[number].T_WC[:3]
     linked = sorted({j for i, j in snapshot.edges if i == number})
     by_baseline = sorted(

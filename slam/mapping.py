@@ -1,4 +1,4 @@
-"""Keyframe depth: triangulate a frame's measurements, fuse them, hand depth on to a new keyframe."""
+"""Keyframe depth: triangulate a frame's measurements, fuse them, hand them on."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def hand_on(
 
 
 def fill_holes(grid: Grid, depth: InverseDepth, settings: MappingSettings) -> InverseDepth:
-    """Small holes get their neighbours' mean with a large variance, big ones the median with none."""
+    """Small holes get their neighbours' mean and a large variance, big ones the median and none."""
     value = depth.value.reshape(grid.rows, grid.columns).numpy().copy()
     information = depth.information.reshape(grid.rows, grid.columns).numpy().copy()
     for size in (3, 5):

@@ -104,7 +104,7 @@ class Relocaliser:
 
 def orb(features: Features, count: int) -> Corners:
     """ORB corners and descriptors of a working image (Rublee et al., ICCV 2011)."""
-    detector = cv2.ORB_create(count, fastThreshold=7)
+    detector = cv2.ORB.create(count, fastThreshold=7)
     found, descriptors = detector.detectAndCompute(features.grey.numpy(), None)
     pixel = np.array([c.pt for c in found], np.float32).reshape(-1, 2)
     return Corners(pixel, np.empty((0, 32), np.uint8) if descriptors is None else descriptors)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -65,11 +65,11 @@ def _loop(
 ) -> tuple[BaseException | None, dict[str, Any]]:
     """Feeds every image; returns what ended the loop early, and figures of real-time mode."""
     live = RealTime(source.images()) if config.run.realtime else None
-    images: Iterable[Image] = live or source.images()
+    images: Generator[Image, None, None] = iter(live) if live is not None else source.images()
     stopped: BaseException | None = None
     journal.started = time.perf_counter()
     try:
-        with _progress(len(source.times)) as bar, closing(iter(images)) as stream:
+        with _progress(len(source.times)) as bar, closing(images) as stream:
             for image in stream:
                 step = slam.feed(image)
                 journal.note(step)

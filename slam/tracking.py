@@ -35,11 +35,10 @@ def track(
         T_guess: [7] float64 SE(3), start, takes points of the keyframe to the frame.
         intrinsics: fx, fy, cx, cy px of both.
     """
-    floor = (settings.unknown_depth_sigma * depth.value.clamp(min=1e-6)) ** -2
     solution = kernels.solve_pose(
         pixel,
         depth.value,
-        torch.maximum(depth.information, floor),
+        usable_information(depth, measured, settings),
         measured.target,
         measured.weight,
         T_guess,
@@ -55,6 +54,21 @@ def track(
         count=solution.count,
         cost=solution.cost / count,
     )
+
+
+def usable_information(
+    depth: InverseDepth, measured: Correspondence, settings: TrackingSettings
+) -> Tensor:
+    """Information [P] of the depths that may say where the frame is; 0 = left out.
+
+    Depths known to `known_depth_sigma` alone, where there are enough of them: vaguer ones have a
+    say only near zero translation, where their variance vanishes, and would hold the pose there.
+    """
+    known = depth.information > (settings.known_depth_sigma * depth.value) ** -2
+    if int((known & (measured.weight > 0)).sum()) >= settings.enough_known:
+        return torch.where(known, depth.information, 0.0)
+    floor = (settings.unknown_depth_sigma * depth.value.clamp(min=1e-6)) ** -2
+    return torch.maximum(depth.information, floor)
 
 
 def track_from_scratch(

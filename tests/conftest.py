@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -50,12 +51,16 @@ def slam_data() -> Path:
 def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """`run_cli("eval", path, ...)` runs the command in this process."""
 
+    level = logging.getLogger("slam").level
+
     def run(*arguments: str | Path) -> CommandResult:
         capsys.readouterr()
         try:
             code = main([str(argument) for argument in arguments])
         except SystemExit as stop:  # argparse: --help, or wrong arguments
             code = stop.code if isinstance(stop.code, int) else 1
+        finally:
+            logging.getLogger("slam").setLevel(level)  # -q and -v are for one command only
         return CommandResult(code, *capsys.readouterr())
 
     return run

@@ -30,7 +30,7 @@ def record(index: int, number: int, x: float) -> FrameRecord:
     return FrameRecord(index, float(index), float(index), TrackState.TRACKED, number, T_kf, None)
 
 
-def test_frames_move_with_their_keyframe():
+def test_frames_move_with_their_keyframe() -> None:
     graph = Graph((1.0, 1.0, 0.0, 0.0))
     graph.add_keyframe(keyframe(0))
     graph.set_record(record(1, 0, 0.5))
@@ -40,7 +40,7 @@ def test_frames_move_with_their_keyframe():
     assert graph.T_WC(graph.record(1))[:3].tolist() == [0.5, 3.0, 0.0]
 
 
-def test_frames_are_rescaled_with_their_keyframes_depths():
+def test_frames_are_rescaled_with_their_keyframes_depths() -> None:
     graph = Graph((1.0, 1.0, 0.0, 0.0))
     graph.add_keyframe(keyframe(0))
     graph.set_record(record(1, 0, 0.5))
@@ -48,12 +48,12 @@ def test_frames_are_rescaled_with_their_keyframes_depths():
     assert float(graph.record(1).T_kf[0]) == 2.0
 
 
-def test_scale_change_is_one_where_nothing_was_measured():
+def test_scale_change_is_one_where_nothing_was_measured() -> None:
     unknown = InverseDepth(torch.ones(4), torch.zeros(4))
     assert scale_change(unknown, keyframe(0, 3.0).depth) == 1.0
 
 
-def test_records_come_in_the_order_of_the_source():
+def test_records_come_in_the_order_of_the_source() -> None:
     graph = Graph((1.0, 1.0, 0.0, 0.0))
     graph.add_keyframe(keyframe(0))
     for index in (5, 2, 9):
@@ -61,7 +61,7 @@ def test_records_come_in_the_order_of_the_source():
     assert [r.index for r in graph.records()] == [2, 5, 9]
 
 
-def test_a_replaced_record_hangs_on_one_keyframe_only():
+def test_a_replaced_record_hangs_on_one_keyframe_only() -> None:
     graph = Graph((1.0, 1.0, 0.0, 0.0))
     graph.add_keyframe(keyframe(0))
     graph.add_keyframe(keyframe(3))
@@ -71,7 +71,7 @@ def test_a_replaced_record_hangs_on_one_keyframe_only():
     assert float(graph.record(1).T_kf[0]) == 1.0
 
 
-def test_snapshot_does_not_change_afterwards():
+def test_snapshot_does_not_change_afterwards() -> None:
     graph = Graph((1.0, 1.0, 0.0, 0.0))
     graph.add_keyframe(keyframe(0))
     before = graph.snapshot()
@@ -82,7 +82,7 @@ def test_snapshot_does_not_change_afterwards():
     assert float(before.keyframes[0].depth.value[0]) == 1.0
 
 
-def test_clearing_forgets_keyframes_but_not_frames():
+def test_clearing_forgets_keyframes_but_not_frames() -> None:
     graph = Graph((1.0, 1.0, 0.0, 0.0))
     graph.add_keyframe(keyframe(0))
     graph.set_record(record(1, 0, 0.5))

@@ -8,7 +8,7 @@ import torch
 
 from slam.config import Config
 from slam.frame import Correspondence, PairGuess, PairPrediction
-from slam.initialization import rotation_residual, two_view_map
+from slam.initialization import TwoViewMap, rotation_residual, two_view_map
 from slam.lie import se3_exp, se3_inv
 from slam.mapping import project_grid
 from slam.predictors import Grid
@@ -49,7 +49,7 @@ def plane(T_ji: torch.Tensor, tilt: float) -> tuple[torch.Tensor, torch.Tensor]:
     return first.float(), second.float()
 
 
-def start(pair: PairPrediction):
+def start(pair: PairPrediction) -> TwoViewMap | None:
     return two_view_map(GRID, pair, [], [INTRINSICS], Config())
 
 
@@ -59,7 +59,7 @@ def rough_scene() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("direction", [[1.0, 0, 0], [0.2, 1.0, 0], [0.7, 0, 0.7]])
-def test_parallax_starts_a_map_with_the_right_direction(direction):
+def test_parallax_starts_a_map_with_the_right_direction(direction: list[float]) -> None:
     t = 0.25 * torch.tensor(direction, dtype=torch.float64)
     T_ji = se3_exp(torch.cat([t, torch.tensor([0.01, -0.02, 0.01], dtype=torch.float64)]))
     depth, other = plane(T_ji, 0.6)
@@ -70,14 +70,14 @@ def test_parallax_starts_a_map_with_the_right_direction(direction):
     assert cosine > 0.99
 
 
-def test_rotation_alone_does_not_start():
+def test_rotation_alone_does_not_start() -> None:
     twist = torch.tensor([0, 0, 0, 0.02, 0.12, 0.03], dtype=torch.float64)
     T_ji = se3_exp(twist)
     depth = rough_scene()
     assert start(pair_of(depth, depth, T_ji)) is None
 
 
-def test_a_plane_starts_and_is_a_plane():
+def test_a_plane_starts_and_is_a_plane() -> None:
     twist = torch.tensor([0.5, 0.1, 0.05, 0.01, -0.03, 0.02], dtype=torch.float64)
     T_ji = se3_exp(twist)
     found = start(pair_of(*plane(T_ji, 0.5), T_ji))
@@ -88,13 +88,13 @@ def test_a_plane_starts_and_is_a_plane():
     assert (ratio / ratio.median() - 1).abs().median() < 0.03
 
 
-def test_a_still_camera_does_not_start():
+def test_a_still_camera_does_not_start() -> None:
     T_ji = se3_exp(torch.zeros(6, dtype=torch.float64))
     depth = rough_scene()
     assert start(pair_of(depth, depth, T_ji)) is None
 
 
-def test_rotation_residual_is_zero_for_a_rotation():
+def test_rotation_residual_is_zero_for_a_rotation() -> None:
     T_ji = se3_exp(torch.tensor([0, 0, 0, 0.05, -0.1, 0.2], dtype=torch.float64))
     pair = pair_of(rough_scene(), rough_scene(), T_ji)
     residual = rotation_residual(

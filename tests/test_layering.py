@@ -38,6 +38,7 @@ ORDER = [
     "backend",
     "export",
     "mapcloud",
+    "densification",
     "session",
     "system",
     "viewer",

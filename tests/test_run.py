@@ -8,16 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from conftest import CommandResult
 from sequences import SAMPLE, cut_sample
 
 from slam.evaluation import evaluate_files
 from slam.export import read_ply
 from slam.trajectory import read_trajectory
+
+Command = Callable[..., CommandResult]
 
 OUTPUTS = {
     "trajectory.txt",
@@ -32,7 +36,7 @@ OUTPUTS = {
 
 
 @pytest.fixture(scope="module")
-def sample_run(tmp_path_factory):
+def sample_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The whole sample, run once, as a user would."""
     from slam.cli import main
 
@@ -45,18 +49,18 @@ def report_of(folder: Path) -> dict:
     return json.loads((folder / "report.json").read_text())
 
 
-def test_sample_writes_every_output(sample_run):
+def test_sample_writes_every_output(sample_run: Path) -> None:
     assert {p.name for p in sample_run.iterdir()} == OUTPUTS
 
 
-def test_sample_is_accurate_and_complete(sample_run):
+def test_sample_is_accurate_and_complete(sample_run: Path) -> None:
     report = report_of(sample_run)
     assert report["posed"] == report["frames"] == 300
     assert report["ate"]["sim3_rmse"] < 0.01 * report["ate"]["path_length"]
     assert report["ate"]["rotation_rmse_deg"] < 1.0
 
 
-def test_report_agrees_with_eval_on_the_written_files(sample_run):
+def test_report_agrees_with_eval_on_the_written_files(sample_run: Path) -> None:
     result = evaluate_files(
         sample_run / "trajectory.txt",
         SAMPLE / "groundtruth.txt",
@@ -67,11 +71,11 @@ def test_report_agrees_with_eval_on_the_written_files(sample_run):
     assert result.completeness is not None and result.completeness.posed == report["posed"]
 
 
-def test_every_frame_has_a_pose_in_the_trajectory(sample_run):
+def test_every_frame_has_a_pose_in_the_trajectory(sample_run: Path) -> None:
     assert len(read_trajectory(sample_run / "trajectory.txt")) == 300
 
 
-def test_map_lies_on_the_room(sample_run):
+def test_map_lies_on_the_room(sample_run: Path) -> None:
     """After the trajectory's alignment, points are inside the 6 x 5 x 3 m room, not beyond it."""
     result = evaluate_files(sample_run / "trajectory.txt", SAMPLE / "groundtruth.txt")
     from slam.evaluation import transform_points
@@ -83,7 +87,9 @@ def test_map_lies_on_the_room(sample_run):
     assert inside.mean() > 0.98
 
 
-def test_without_bundle_adjustment_the_sample_drifts(sample_run, tmp_path, run_cli):
+def test_without_bundle_adjustment_the_sample_drifts(
+    sample_run: Path, tmp_path: Path, run_cli: Command
+) -> None:
     """The sample is hard: tracking alone is at least 3 times worse."""
     out = tmp_path / "vo"
     off = ["bundle_adjustment.iterations=0", "bundle_adjustment.global_rounds=0"]
@@ -93,7 +99,7 @@ def test_without_bundle_adjustment_the_sample_drifts(sample_run, tmp_path, run_c
     assert drifted["sim3_rmse"] > 3 * good["sim3_rmse"]
 
 
-def test_runs_are_bit_identical_for_one_and_two_threads(tmp_path, run_cli):
+def test_runs_are_bit_identical_for_one_and_two_threads(tmp_path: Path, run_cli: Command) -> None:
     for threads in (1, 2):
         out = tmp_path / str(threads)
         arguments = ("--end", "90", "--threads", threads, "--out", out, "-q")
@@ -102,7 +108,9 @@ def test_runs_are_bit_identical_for_one_and_two_threads(tmp_path, run_cli):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
 
 
-def test_config_is_the_same_for_all_sources_but_for_the_source(sample_run, tmp_path, run_cli):
+def test_config_is_the_same_for_all_sources_but_for_the_source(
+    sample_run: Path, tmp_path: Path, run_cli: Command
+) -> None:
     source = cut_sample(tmp_path / "cut", range(40))
     run_cli("run", source, "--out", tmp_path / "out", "-q")
 
@@ -113,7 +121,7 @@ def test_config_is_the_same_for_all_sources_but_for_the_source(sample_run, tmp_p
     assert body(sample_run) == body(tmp_path / "out")
 
 
-def test_real_time_poses_frames_as_they_come(tmp_path, run_cli):
+def test_real_time_poses_frames_as_they_come(tmp_path: Path, run_cli: Command) -> None:
     out = tmp_path / "live"
     assert run_cli("run", SAMPLE, "--realtime", "--out", out, "-q").code == 0
     report = report_of(out)
@@ -122,7 +130,7 @@ def test_real_time_poses_frames_as_they_come(tmp_path, run_cli):
     assert report["ate"]["sim3_rmse"] < 0.03 * report["ate"]["path_length"]
 
 
-def test_uncalibrated_run_finds_the_focal_length(tmp_path, run_cli):
+def test_uncalibrated_run_finds_the_focal_length(tmp_path: Path, run_cli: Command) -> None:
     out = tmp_path / "uncalibrated"
     assert run_cli("run", SAMPLE, "--calib", "none", "--out", out, "-q").code == 0
     report = report_of(out)
@@ -130,7 +138,7 @@ def test_uncalibrated_run_finds_the_focal_length(tmp_path, run_cli):
     assert report["focal"]["sigma_pixels"] > 0
 
 
-def test_interrupt_saves_and_exits_130(tmp_path):
+def test_interrupt_saves_and_exits_130(tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-m", "slam", "run", str(SAMPLE), "--realtime", "--out", str(out)],
@@ -148,7 +156,7 @@ def test_interrupt_saves_and_exits_130(tmp_path):
 # --- bad input ------------------------------------------------------------------------------------
 
 
-def expect_one_line(result, *words: str) -> None:
+def expect_one_line(result: CommandResult, *words: str) -> None:
     assert result.code == 2, result
     assert "Traceback" not in result.err
     line = [text for text in result.err.splitlines() if text.startswith("slam: error:")]
@@ -157,22 +165,22 @@ def expect_one_line(result, *words: str) -> None:
         assert word in line[0], line[0]
 
 
-def test_empty_folder(tmp_path, run_cli):
+def test_empty_folder(tmp_path: Path, run_cli: Command) -> None:
     (tmp_path / "empty").mkdir()
     expect_one_line(run_cli("run", tmp_path / "empty", "--out", tmp_path / "o"), "empty")
 
 
-def test_missing_source(tmp_path, run_cli):
+def test_missing_source(tmp_path: Path, run_cli: Command) -> None:
     expect_one_line(run_cli("run", tmp_path / "nowhere", "--out", tmp_path / "o"), "nowhere")
 
 
-def test_missing_image(tmp_path, run_cli):
+def test_missing_image(tmp_path: Path, run_cli: Command) -> None:
     source = cut_sample(tmp_path / "cut", range(10))
     (source / "rgb" / "0004.jpg").unlink()
     expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "0004.jpg")
 
 
-def test_truncated_image_is_skipped_and_counted(tmp_path, run_cli):
+def test_truncated_image_is_skipped_and_counted(tmp_path: Path, run_cli: Command) -> None:
     source = cut_sample(tmp_path / "cut", range(60))
     image = source / "rgb" / "0030.jpg"
     data = image.read_bytes()
@@ -184,8 +192,8 @@ def test_truncated_image_is_skipped_and_counted(tmp_path, run_cli):
     assert report["posed"] == 59
 
 
-def test_image_size_changing_saves_what_was_computed(tmp_path, run_cli):
-    def shrink(place, image):
+def test_image_size_changing_saves_what_was_computed(tmp_path: Path, run_cli: Command) -> None:
+    def shrink(place: int, image: np.ndarray) -> np.ndarray:
         return image[:400] if place == 50 else image
 
     source = cut_sample(tmp_path / "cut", range(60), change=shrink)
@@ -193,7 +201,7 @@ def test_image_size_changing_saves_what_was_computed(tmp_path, run_cli):
     assert len(read_trajectory(tmp_path / "o" / "trajectory.txt")) >= 45
 
 
-def test_calibration_of_another_size(tmp_path, run_cli):
+def test_calibration_of_another_size(tmp_path: Path, run_cli: Command) -> None:
     source = cut_sample(tmp_path / "cut", range(10))
     text = (source / "calibration.yaml").read_text().replace("640", "752")
     (source / "calibration.yaml").write_text(text)
@@ -201,7 +209,7 @@ def test_calibration_of_another_size(tmp_path, run_cli):
 
 
 @pytest.mark.parametrize("focal", [".nan", "-5", "1e9"])
-def test_absurd_intrinsics(tmp_path, run_cli, focal):
+def test_absurd_intrinsics(tmp_path: Path, run_cli: Command, focal: str) -> None:
     source = cut_sample(tmp_path / "cut", range(10))
     calibration = tmp_path / "bad.yaml"
     calibration.write_text(
@@ -213,23 +221,23 @@ def test_absurd_intrinsics(tmp_path, run_cli, focal):
 
 
 @pytest.mark.parametrize("second", [100.0, 99.0])
-def test_time_equal_or_going_back(tmp_path, run_cli, second):
+def test_time_equal_or_going_back(tmp_path: Path, run_cli: Command, second: float) -> None:
     source = cut_sample(tmp_path / "cut", range(3), times=[100.0, second, 101.0])
     expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "100", f"{second:g}")
 
 
 @pytest.mark.parametrize("frames", [[0, 1], [5] * 40], ids=["two frames", "a still camera"])
-def test_no_motion_is_said_in_one_line(tmp_path, run_cli, frames):
+def test_no_motion_is_said_in_one_line(tmp_path: Path, run_cli: Command, frames: list[int]) -> None:
     source = cut_sample(tmp_path / "cut", frames)
     expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "no map")
     assert report_of(tmp_path / "o")["keyframes"] == 0
 
 
-def test_pure_rotation_makes_no_map(tmp_path, run_cli):
-    """Views of one image under rotations about the camera's centre: flow, and no parallax at all."""
+def test_pure_rotation_makes_no_map(tmp_path: Path, run_cli: Command) -> None:
+    """Views of one image under rotations about the camera's centre: flow without parallax."""
     K = np.array([[525.0, 0, 319.5], [0, 525, 239.5], [0, 0, 1]])
 
-    def turn(place, image):
+    def turn(place: int, image: np.ndarray) -> np.ndarray:
         R, _ = cv2.Rodrigues(np.array([0.02 * np.sin(place / 5), 0.006 * (place - 20), 0.0]))
         return cv2.warpPerspective(image, K @ R @ np.linalg.inv(K), (640, 480), borderMode=4)
 
@@ -238,8 +246,10 @@ def test_pure_rotation_makes_no_map(tmp_path, run_cli):
 
 
 @pytest.mark.parametrize("level", [0, 255], ids=["black", "white"])
-def test_black_or_white_stretch_is_lost_then_recovered(tmp_path, run_cli, level):
-    def blank(place, image):
+def test_black_or_white_stretch_is_lost_then_recovered(
+    tmp_path: Path, run_cli: Command, level: int
+) -> None:
+    def blank(place: int, image: np.ndarray) -> np.ndarray:
         return np.full_like(image, level) if 70 <= place < 80 else image
 
     source = cut_sample(tmp_path / "cut", range(120), change=blank)
@@ -251,29 +261,29 @@ def test_black_or_white_stretch_is_lost_then_recovered(tmp_path, run_cli, level)
     assert report["ate"]["sim3_rmse"] < 0.02 * report["ate"]["path_length"]
 
 
-def test_output_path_that_is_a_file(tmp_path, run_cli):
+def test_output_path_that_is_a_file(tmp_path: Path, run_cli: Command) -> None:
     target = tmp_path / "file"
     target.write_text("x")
     expect_one_line(run_cli("run", SAMPLE, "--out", target), "file")
     assert target.read_text() == "x"
 
 
-def test_unwritable_output_folder(tmp_path, run_cli):
+def test_unwritable_output_folder(tmp_path: Path, run_cli: Command) -> None:
     expect_one_line(run_cli("run", SAMPLE, "--out", "/proc/nowhere/out"), "/proc")
 
 
-def test_unknown_config_key_names_the_nearest(tmp_path, run_cli):
+def test_unknown_config_key_names_the_nearest(tmp_path: Path, run_cli: Command) -> None:
     result = run_cli("run", SAMPLE, "--set", "tracking.hubr=1", "--out", tmp_path / "o")
     expect_one_line(result, "hubr", "huber")
 
 
-def test_file_that_is_no_video(tmp_path, run_cli):
+def test_file_that_is_no_video(tmp_path: Path, run_cli: Command) -> None:
     path = tmp_path / "notes.mp4"
     path.write_text("not a video")
     expect_one_line(run_cli("run", path, "--out", tmp_path / "o"), "notes.mp4")
 
 
-def test_text_that_is_no_trajectory(tmp_path, run_cli):
+def test_text_that_is_no_trajectory(tmp_path: Path, run_cli: Command) -> None:
     path = tmp_path / "poem.txt"
     path.write_text("roses are red\n")
     expect_one_line(run_cli("eval", path, SAMPLE / "groundtruth.txt"), "poem.txt")

@@ -73,12 +73,12 @@ def evaluate_keyframe_depth(folder: Path, source: Source, threshold: float) -> K
         trust.append(depth * np.sqrt(information))
     if not sensor:
         raise ValueError(f"{source.path}: no depth map within 20 ms of a keyframe of {folder}")
-    stacked = [np.stack(a) for a in (predicted, trust, sensor)]
-    stacked[1] = np.where(stacked[1] >= threshold, stacked[1], 0.0)
-    scale = best_scale(*stacked)
-    curve = sparsification(*stacked, scale, KEPT)
+    depth, truth, known = np.stack(predicted), np.stack(sensor), np.stack(trust)
+    known = np.where(known >= threshold, known, 0.0)
+    scale = best_scale(depth, known, truth)
+    curve = sparsification(depth, known, truth, scale, KEPT)
     return KeyframeDepthResult(
-        errors=depth_errors(*stacked, scale),
+        errors=depth_errors(depth, known, truth, scale),
         scale=scale,
         keyframes=len(sensor),
         threshold=threshold,

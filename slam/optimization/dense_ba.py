@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,7 +15,8 @@ from slam.lie import se3_exp, se3_inv, se3_mul
 from slam.mapping import observe
 from slam.predictors.grid import Grid
 
-log = logging.getLogger(__name__)
+GIVE_UP = 1e3  # damping at which no step of any use is left
+TRIES = 3  # steps tried for each one that may be taken
 
 Intrinsics = tuple[float, float, float, float]
 Edge = tuple[int, int]
@@ -57,11 +57,14 @@ def bundle_adjust(
         relative_decrease: of the cost, at which it stops; None = as set.
     """
     problem = _problem(grid, state, edges, fixed, held, settings, refine_focal)
-    damping, focal_information, moved = settings.damping, 0.0, False
+    damping, focal_information = settings.damping, 0.0
     low, high = _limits(problem.inverse_depth)
     enough = settings.relative_decrease if relative_decrease is None else relative_decrease
     cost = kernels.dense_ba_cost(problem)
-    for _ in range(iterations):
+    taken = 0
+    for _ in range(TRIES * iterations):
+        if taken == iterations:
+            break
         step = kernels.dense_ba_step(
             problem,
             damping=damping,
@@ -69,22 +72,20 @@ def bundle_adjust(
             min_value=low,
             max_value=high,
         )
-        if not step.ok:
-            log.warning("bundle adjustment: the reduced system is singular; more damping")
-            damping = max(damping, 1e-6) * 10
-            continue
-        candidate = _moved(problem, step)
+        candidate = _moved(problem, step) if step.ok else problem
         new_cost = kernels.dense_ba_cost(candidate)
         if not new_cost < cost:
-            damping *= 10
+            damping = max(damping, 1e-6) * 10
+            if damping > GIVE_UP:
+                break
             continue
         gain = (cost - new_cost) / cost
-        problem, cost, moved = candidate, new_cost, True
+        problem, cost, taken = candidate, new_cost, taken + 1
         focal_information = step.focal_information
         damping = max(damping / 5, 1e-8)
         if gain < enough:
             break
-    return _result(grid, state, problem, edges, held, mapping, cost, focal_information, moved)
+    return _result(grid, state, problem, edges, held, mapping, cost, focal_information, taken > 0)
 
 
 def _problem(

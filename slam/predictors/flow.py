@@ -70,8 +70,10 @@ class FlowPredictor:
         )
 
     def _flow(self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool) -> np.ndarray:
-        start = None if guess is None else guess.numpy().copy()
-        return self._solver(fine).calc(first.numpy(), second.numpy(), start)
+        solver, images = self._solver(fine), (first.numpy(), second.numpy())
+        if guess is None:
+            return solver.calc(*images, np.empty(0))
+        return solver.calc(*images, guess.numpy().copy())
 
     def _solver(self, fine: bool) -> cv2.DISOpticalFlow:
         """A solver of this thread: they keep buffers and are not to be shared."""
@@ -88,7 +90,7 @@ class FlowPredictor:
         step = grid.sample(torch.from_numpy(flow))
         target = grid.pixel + step
         found = cv2.remap(
-            back, target.numpy()[None], None, cv2.INTER_LINEAR, borderValue=(1e3, 1e3)
+            back, target.numpy()[None], np.empty(0), cv2.INTER_LINEAR, borderValue=(1e3, 1e3)
         )[0]
         error = torch.linalg.vector_norm(step + torch.from_numpy(found), dim=-1)
         u, v = target.unbind(-1)
@@ -108,7 +110,7 @@ class FlowPredictor:
 
 def new_solver(finest_scale: int) -> cv2.DISOpticalFlow:
     """A DIS solver that stops at 1 / 2^finest_scale of the image."""
-    solver = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     solver.setFinestScale(finest_scale)
     return solver
 

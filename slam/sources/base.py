@@ -100,7 +100,7 @@ class Source:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def images(self) -> Iterator[Image]:
+    def images(self) -> Generator[Image, None, None]:
         """The images in order, decoded and undistorted ahead in one thread.
 
         A damaged image is left out, with a warning, and its name added to `skipped`. Closing the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 
 from slam.frame import Image
 
@@ -26,7 +26,7 @@ class RealTime:
         self.dropped = 0  # images never handed out
         self.captured: dict[int, float] = {}  # index → time.monotonic() at which it was due
 
-    def __iter__(self) -> Iterator[Image]:
+    def __iter__(self) -> Generator[Image, None, None]:
         """Hands out the newest image, waiting for one where there is none."""
         feeder = threading.Thread(target=self._feed, name="camera", daemon=True)
         feeder.start()
