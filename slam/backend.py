@@ -92,7 +92,9 @@ class Backend:
         """Undirected (i, j), i < j, that link a new keyframe."""
         near = self._neighbours(keyframes, number)
         others = [j for j in range(number) if j not in near]
-        return [(i, number) for i in sorted({*near, *self._covisible(keyframes, number, others)})]
+        count = self.config.bundle_adjustment.covisible_at_once
+        far = self._covisible(keyframes, number, others, count)
+        return [(i, number) for i in sorted({*near, *far})]
 
     def _neighbours(self, keyframes: Sequence[Keyframe], number: int) -> list[int]:
         """The keyframes nearest in time, before and after."""
@@ -103,15 +105,16 @@ class Backend:
 
     def _all_pairs(self, keyframes: Sequence[Keyframe]) -> list[Edge]:
         pairs: set[Edge] = set()
+        count = self.config.bundle_adjustment.covisible
         for i in range(len(keyframes)):
             linked = set(self._neighbours(keyframes, i))
             others = [j for j in range(len(keyframes)) if j != i and j not in linked]
-            linked |= set(self._covisible(keyframes, i, others))
+            linked |= set(self._covisible(keyframes, i, others, count))
             pairs |= {(min(i, j), max(i, j)) for j in linked}
         return sorted(pairs)
 
     def _covisible(
-        self, keyframes: Sequence[Keyframe], number: int, others: Sequence[int]
+        self, keyframes: Sequence[Keyframe], number: int, others: Sequence[int], count: int
     ) -> list[int]:
         """Keyframes that see what this one sees, those that moved least first, thinned in time."""
         settings, grid = self.config.bundle_adjustment, self.predictor.grid
@@ -123,10 +126,8 @@ class Backend:
                 found.append((flow, j))
         picked: list[int] = []
         for _, j in sorted(found):
-            if all(abs(j - k) > 1 for k in picked):
+            if len(picked) < count and all(abs(j - k) > 1 for k in picked):
                 picked.append(j)
-            if len(picked) >= settings.covisible:
-                break
         return picked
 
     def _stale(self, keyframes: Sequence[Keyframe], pair: Edge) -> bool:

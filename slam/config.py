@@ -17,7 +17,7 @@ class FlowSettings(Section):
     """Dense optical flow between two images."""
 
     long_side: int = setting(
-        320, unit="px", help="long side of the working images", minimum=64, maximum=4096
+        400, unit="px", help="long side of the working images", minimum=64, maximum=4096
     )
     grid_stride: int = setting(
         4, unit="px", help="distance of the pixels that keep depth", minimum=1, maximum=64
@@ -28,6 +28,11 @@ class FlowSettings(Section):
     keyframe_finest_scale: int = setting(
         0, help="flow between keyframes stops at 1/2^n", minimum=0, maximum=4
     )
+    refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
+    smoothness: float = setting(
+        10.0, help="weight of smoothness in them: more is biased across depths", minimum=0.0
+    )
+    gradient: float = setting(20.0, help="weight of gradient constancy in them", minimum=0.0)
     noise_floor: float = setting(
         0.15, unit="px", help="standard deviation of the best flow", minimum=0.0
     )
@@ -164,6 +169,9 @@ class BundleAdjustmentSettings(Section):
         3, unit="keyframes", help="before and after, always linked", minimum=1
     )
     covisible: int = setting(6, help="further edges of a keyframe at most", minimum=0)
+    covisible_at_once: int = setting(
+        3, help="of them when the keyframe is made; the rest at the end", minimum=0
+    )
     overlap: float = setting(
         0.3, help="share of pixels seen that makes a pair covisible", minimum=0.0, maximum=1.0
     )

@@ -79,7 +79,7 @@ class FlowPredictor:
         """A solver of this thread: they keep buffers and are not to be shared."""
         if not hasattr(self._local, "solvers"):
             scales = (self.settings.tracking_finest_scale, self.settings.keyframe_finest_scale)
-            self._local.solvers = [new_solver(scale) for scale in scales]
+            self._local.solvers = [new_solver(self.settings, scale) for scale in scales]
         return self._local.solvers[fine]
 
     def _correspondence(
@@ -108,10 +108,13 @@ class FlowPredictor:
         return Correspondence(target.contiguous(), torch.where(valid, 1 / variance, 0.0))
 
 
-def new_solver(finest_scale: int) -> cv2.DISOpticalFlow:
+def new_solver(settings: FlowSettings, finest_scale: int) -> cv2.DISOpticalFlow:
     """A DIS solver that stops at 1 / 2^finest_scale of the image."""
     solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     solver.setFinestScale(finest_scale)
+    solver.setVariationalRefinementIterations(settings.refinements)
+    solver.setVariationalRefinementAlpha(settings.smoothness)
+    solver.setVariationalRefinementGamma(settings.gradient)
     return solver
 
 
