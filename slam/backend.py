@@ -67,7 +67,8 @@ class Backend:
         """Links keyframe `number` to its neighbours and adjusts the window that ends with it."""
         keyframes = self.graph.keyframes()[: number + 1]
         with self.timings.measure("backend edges"):
-            self._measure(keyframes, self._new_pairs(keyframes, number))
+            fine = not self.config.run.realtime
+            self._measure(keyframes, self._new_pairs(keyframes, number), fine=fine)
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
             with self.timings.measure("backend focal"):
@@ -144,24 +145,32 @@ class Backend:
         depth = keyframes[i].depth
         return project_grid(self.predictor.grid, depth, T_ji, self.graph.intrinsics)
 
-    def _measure(self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]) -> None:
-        """Measures undirected pairs, both ways at once, from the flow that the map induces."""
-        results = list(self._pool.map(lambda pair: self._measure_pair(keyframes, pair), pairs))
+    def _measure(
+        self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge], *, fine: bool = True
+    ) -> None:
+        """Measures undirected pairs, both ways at once, from the flow that the map induces.
+
+        In real time a quick measurement comes first; it counts as stale at the end.
+        """
+        results = list(
+            self._pool.map(lambda pair: self._measure_pair(keyframes, pair, fine), pairs)
+        )
         measured: dict[Edge, Correspondence] = {}
         for (i, j), (edges, target) in zip(pairs, results, strict=True):
             measured |= edges
-            self._measured_with[i, j] = target
+            if fine:
+                self._measured_with[i, j] = target
         self.graph.set_edges(measured)
 
     def _measure_pair(
-        self, keyframes: Sequence[Keyframe], pair: Edge
+        self, keyframes: Sequence[Keyframe], pair: Edge, fine: bool
     ) -> tuple[dict[Edge, Correspondence], Tensor]:
         i, j = pair
         target, _ = self._induced(keyframes, i, j)
         back, _ = self._induced(keyframes, j, i)
         guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (target, back)))
         first, second = keyframes[i].frame.features, keyframes[j].frame.features
-        prediction = self.predictor.pair(first, second, guess, fine=True)
+        prediction = self.predictor.pair(first, second, guess, fine=fine)
         minimum = self.config.bundle_adjustment.minimum_match
         edges = {(i, j): prediction.forward, (j, i): prediction.backward}
         keep = j in self._neighbours(keyframes, i)

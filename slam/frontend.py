@@ -58,11 +58,13 @@ class Frontend:
         timings: Timings,
         on_keyframe: Callable[[int], None],
         good_start: Callable[[], bool],
+        on_restart: Callable[[], None],
         focal_factors: Sequence[float] = (1.0,),
     ) -> None:
         """Args:
         on_keyframe: called with the number of each new keyframe.
         good_start: asked after the first keyframes whether their map is worth keeping.
+        on_restart: called when a start is discarded.
         focal_factors: focal lengths that a start tries, relative to the one given.
         """
         self.predictor = predictor
@@ -71,10 +73,11 @@ class Frontend:
         self.timings = timings
         self.on_keyframe = on_keyframe
         self.good_start = good_start
+        self.on_restart = on_restart
         self.focal_factors = focal_factors
         self._early: deque[Frame] = deque(maxlen=config.start.remember)
         self._current = 0  # number of the keyframe tracked against
-        self._on_trial = True
+        self._on_trial, self._trials = True, 1
         self._relocaliser = Relocaliser(predictor, config)
         self._reference: Frame | None = None
         self._between: list[Correspondence] = []  # the reference's pixels in the frames since
@@ -93,8 +96,8 @@ class Frontend:
             return self._start(frame)
         step = self._track(frame)
         if self._on_trial and len(self.graph) >= self.config.start.trial_keyframes:
-            self._on_trial = False
-            if not self.good_start():
+            self._on_trial, last_trial = False, self._trials >= self.config.start.trials
+            if not self.good_start() and not last_trial:
                 return self._restart(frame)
         return step
 
@@ -166,6 +169,8 @@ class Frontend:
     def _restart(self, frame: Frame) -> Step:
         """Discards a bad start: its frames are posed afterwards, like those before it."""
         log.warning("frame %d: the start was poor; starting again", frame.index)
+        self._trials += 1
+        self.on_restart()
         self.graph.clear()
         for record in self.graph.records():
             self.graph.set_record(replace(record, state=TrackState.PENDING, measurement=None))

@@ -49,6 +49,7 @@ class Slam:
             self.timings,
             on_keyframe=self._on_keyframe,
             good_start=self._good_start,
+            on_restart=self.backend.reset,
             focal_factors=(1.0,) if calibrated else config.focal.start_factors(),
         )
         self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
@@ -87,15 +88,12 @@ class Slam:
     def _good_start(self) -> bool:
         """Whether the first keyframes explain their measurements and know their depths."""
         self._drain()
-        start, good = self.config.start, True
+        start = self.config.start
         known = [
             float((k.depth.information > (start.known_sigma * k.depth.value) ** -2).float().mean())
             for k in self.graph.keyframes()
         ]
-        good = self.backend.last_cost < start.trial_cost and max(known) > start.trial_known
-        if not good:
-            self.backend.reset()
-        return good
+        return self.backend.last_cost < start.trial_cost and max(known) > start.trial_known
 
     def _drain(self) -> None:
         self._tasks.join()

@@ -16,6 +16,7 @@ from slam.mapping import observe
 from slam.predictors.grid import Grid
 
 GIVE_UP = 1e3  # damping at which no step of any use is left
+CORRELATED = 8  # measurements that share one error: 2 x 2 in a flow patch, in both directions
 TRIES = 3  # steps tried for each one that may be taken
 
 Intrinsics = tuple[float, float, float, float]
@@ -156,11 +157,21 @@ def _result(
         old if stays else InverseDepth(values[i].contiguous(), information[i])
         for i, (old, stays) in enumerate(zip(state.depth, held, strict=True))
     )
-    count = int((problem.weight > 0).sum())
-    sigma = focal_information**-0.5 if focal_information > 0 else float("inf")
-    return BundleAdjustment(
-        T_WC, depth, problem.intrinsics, sigma, cost / max(count, 1), converged=moved
-    )
+    mean_cost = cost / max(int((problem.weight > 0).sum()), 1)
+    sigma = focal_deviation(focal_information, mean_cost)
+    return BundleAdjustment(T_WC, depth, problem.intrinsics, sigma, mean_cost, converged=moved)
+
+
+def focal_deviation(information: float, mean_cost: float) -> float:
+    """Standard deviation of log focal; inf where it was not solved for.
+
+    The formal one, widened by the misfit (a measurement of two coordinates is expected to cost 1)
+    and because flow errors of neighbours and of both directions are not independent. Errors of the
+    camera model (distortion, rolling shutter) are not in it.
+    """
+    if information <= 0:
+        return float("inf")
+    return float((CORRELATED * max(mean_cost, 1.0) / information) ** 0.5)
 
 
 def observed_information(
