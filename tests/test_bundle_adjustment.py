@@ -55,9 +55,12 @@ def measurements(noise: float = NOISE) -> Edges:
 
 
 def start(
-    pose_error: float = 0.03, depth_error: float = 0.15, focal: float = 1.0
+    pose_error: float = 0.02, depth_error: float = 0.05, focal: float = 1.0
 ) -> BundleAdjustment:
-    """The truth, disturbed; the first two keyframes' poses exact, so that scale is too."""
+    """The truth, disturbed; the first two keyframes' poses exact, so that scale is too.
+
+    Not so far that many measurements are outliers, which are dropped beyond 5 px here.
+    """
     generator = torch.Generator().manual_seed(2)
     xi = pose_error * torch.randn(4, 6, generator=generator, dtype=torch.float64)
     xi[:2] = 0.0
