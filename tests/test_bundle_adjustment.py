@@ -18,7 +18,8 @@ from slam.optimization import BundleAdjustment, bundle_adjust, observed_informat
 SETTINGS, MAPPING = BundleAdjustmentSettings(), MappingSettings()
 COUNT = len(GRID.pixel)
 NOISE = 0.1  # px
-T_WC = torch.stack(
+WORLD = pose(2.0, -1.0, 3.0, 1.0, 2.0, -0.5)  # far from the identity: left is not right
+LOCAL = torch.stack(
     [
         pose(0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
         pose(0.35, 0.05, 0.1, 0.02, 0.12, 0.0),
@@ -26,6 +27,7 @@ T_WC = torch.stack(
         pose(0.5, 0.35, 0.25, -0.12, 0.2, -0.04),
     ]
 )
+T_WC = se3_mul(WORLD[None], LOCAL)
 EDGES = [(i, j) for i in range(4) for j in range(4) if i != j]
 FIRST = [True, False, False, False]
 NONE = [False] * 4
@@ -37,7 +39,7 @@ def depths() -> Tensor:
     """Inverse depths [4, P]: the plane's with relief, each keyframe its own pixels."""
     generator = torch.Generator().manual_seed(0)
     relief = 0.25 * torch.randn(4, COUNT, generator=generator).clamp(-2, 2)
-    return torch.stack([plane_depth(T) for T in T_WC]) * (1 + relief)
+    return torch.stack([plane_depth(T) for T in LOCAL]) * (1 + relief)
 
 
 def measurements(noise: float = NOISE) -> Edges:
@@ -68,7 +70,7 @@ def start(
     value = depths() * factor
     fx, fy, cx, cy = CAMERA
     return BundleAdjustment(
-        se3_mul(se3_exp(xi), T_WC),
+        se3_mul(T_WC, se3_exp(xi)),
         tuple(InverseDepth(v.contiguous(), (0.3 * v) ** -2) for v in value),
         (focal * fx, focal * fy, cx, cy),
     )
@@ -99,7 +101,7 @@ def adjusted(
 
 
 def pose_error(result: BundleAdjustment) -> float:
-    return float(se3_log(se3_mul(result.T_WC, se3_inv(T_WC))).abs().max())
+    return float(se3_log(se3_mul(se3_inv(T_WC), result.T_WC)).abs().max())
 
 
 def test_disturbed_poses_and_depths_come_back() -> None:

@@ -146,13 +146,14 @@ def test_in_real_time_the_error_comes_with_a_later_call(
 
     monkeypatch.setattr(Backend, "step", broken)
     config = small()
-    with closing(
-        started(sequence, replace(config, run=replace(config.run, realtime=True)))
-    ) as slam:
-        with pytest.raises(ArithmeticError, match="cursed"):
-            for image in sequence.images:
-                slam.feed(image)
-            slam.finish()
+    live = replace(config, run=replace(config.run, realtime=True))
+    with (
+        closing(started(sequence, live)) as slam,
+        pytest.raises(ArithmeticError, match="cursed"),
+    ):
+        for image in sequence.images:
+            slam.feed(image)
+        slam.finish()
 
 
 def test_close_ends_every_thread(sequence: Sequence) -> None:

@@ -110,6 +110,7 @@ def test_too_few_known_depths_give_none_from_scratch() -> None:
 def test_random_matches_have_no_consensus() -> None:
     points = unproject(GRID.pixel, bumpy(), CAMERA).numpy()[::6]
     noise = torch.rand(len(points), 2, generator=torch.Generator().manual_seed(1)) * 160
+    noise[::25] = landed(bumpy(), MOTION)[::6][::25]  # eight that agree are too few
     assert perspective_n_point(points, noise.numpy(), CAMERA, 0.5) is None
 
 
