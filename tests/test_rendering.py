@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from torch import Tensor
 
 from slam import rendering
-from slam.rendering import Lamp, SceneBuilder, pose, render, render_depth, standing
+from slam.rendering import Lamp, Scene, SceneBuilder, pose, render, render_depth, standing
+from slam.rendering.render import Intrinsics
 from slam.rendering.sample import (
     DEPTH_FRAMES,
     DEPTH_UNITS,
@@ -21,7 +24,7 @@ from slam.rendering.sample import (
     NOISE,
     WIDTH,
 )
-from slam.rendering.texture import flat, mottled
+from slam.rendering.texture import Texture, flat, mottled
 
 SAMPLE = Path(__file__).parent.parent / "datasets" / "sample"
 CAMERA = (100.0, 110.0, 63.0, 46.0)  # fx, fy, cx, cy: all different, so that a mix-up shows
@@ -29,20 +32,23 @@ SIZE = (128, 96)
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason="no CUDA device"))]  # fmt: skip
 
+Vector = Sequence[float] | np.ndarray
+Furnish = Callable[[SceneBuilder, int], object]
 
-def rays(intrinsics, width, height):
+
+def rays(intrinsics: Intrinsics, width: int, height: int) -> np.ndarray:
     """Directions (x, y, 1) of all pixels, [H, W, 3] float64, written out once more."""
     fx, fy, cx, cy = intrinsics
     v, u = np.mgrid[:height, :width].astype(float)
     return np.stack([(u - cx) / fx, (v - cy) / fy, np.ones_like(u)], -1)
 
 
-def camera_at(centre, target):
+def camera_at(centre: Vector, target: Vector) -> Tensor:
     direction = np.array(target, float) - np.array(centre, float)
     return pose(rendering.looking_along(direction), np.array(centre, float))
 
 
-def one(add):
+def one(add: Furnish) -> SceneBuilder:
     """A scene of what `add(builder, texture)` puts into it, in one grey."""
     build = SceneBuilder()
     add(build, build.paint(lambda: flat((0.5, 0.5, 0.5))))
@@ -50,16 +56,16 @@ def one(add):
 
 
 @pytest.fixture(scope="module")
-def room():
+def room() -> Scene:
     return rendering.textured_room(1)
 
 
 @pytest.fixture(scope="module")
-def sample_scene():
+def sample_scene() -> Scene:
     return rendering.sample_room()
 
 
-def test_depth_of_a_slanted_plane_is_exact():
+def test_depth_of_a_slanted_plane_is_exact() -> None:
     T_WC = pose(cv2.Rodrigues(np.array([0.2, -0.35, 0.1]))[0], np.array([0.3, -0.2, -2.5]))
     depth = render_depth(tuple(_plane().surfaces), CAMERA, *SIZE, T_WC).numpy()
     direction = rays(CAMERA, *SIZE) @ T_WC[:3, :3].numpy().T
@@ -67,13 +73,15 @@ def test_depth_of_a_slanted_plane_is_exact():
     assert np.abs(depth / expected - 1).max() < 1e-5
 
 
-def _plane():
+def _plane() -> SceneBuilder:
     facing = pose(np.diag([1.0, -1.0, -1.0]), np.zeros(3))
     return one(lambda build, grey: build.rectangle(facing, 50, 50, grey))
 
 
 @pytest.mark.parametrize("distance, radius", [(0.5, 0.4), (4.0, 0.5), (4.0, 0.05)])
-def test_depth_of_a_sphere_is_exact_and_nothing_is_seen_beside_it(distance, radius):
+def test_depth_of_a_sphere_is_exact_and_nothing_is_seen_beside_it(
+    distance: float, radius: float
+) -> None:
     centre = np.array([0.1, -0.05, distance])
     build = one(lambda build, grey: build.sphere(centre, radius, grey))
     depth = render_depth(tuple(build.surfaces), CAMERA, *SIZE, torch.eye(4)).numpy()
@@ -87,7 +95,7 @@ def test_depth_of_a_sphere_is_exact_and_nothing_is_seen_beside_it(distance, radi
     assert np.abs(depth - expected)[clear].max() < 1e-4
 
 
-def test_a_pole_is_a_cylinder_with_lids():
+def test_a_pole_is_a_cylinder_with_lids() -> None:
     build = one(lambda build, grey: build.cylinder(standing(0, 0, 0.5), 0.2, 1.0, grey))
     surfaces = tuple(build.surfaces)
     side = render_depth(surfaces, CAMERA, *SIZE, camera_at((2, 0, 0.5), (0, 0, 0.5))).numpy()
@@ -99,8 +107,8 @@ def test_a_pole_is_a_cylinder_with_lids():
     assert above[46, 63] == pytest.approx(2.0, abs=1e-4)
 
 
-def test_a_box_hides_what_is_behind_it_and_a_room_is_seen_from_inside():
-    def furnish(build, grey):
+def test_a_box_hides_what_is_behind_it_and_a_room_is_seen_from_inside() -> None:
+    def furnish(build: SceneBuilder, grey: int) -> None:
         build.box(standing(0, 0, 0), (6, 4, 3), [grey], inside=True)
         build.box(standing(1.5, 0, 0), (1, 1, 1), [grey])
 
@@ -112,10 +120,10 @@ def test_a_box_hides_what_is_behind_it_and_a_room_is_seen_from_inside():
     assert depth[2, 63] == pytest.approx(1.5 / 0.4, abs=1e-4)  # the ceiling, 1.5 m up
 
 
-def test_left_and_up_of_a_picture_are_left_and_up_in_the_image():
+def test_left_and_up_of_a_picture_are_left_and_up_in_the_image() -> None:
     build = SceneBuilder()
 
-    def corner_mark():
+    def corner_mark() -> Texture:
         texture = flat((0.1, 0.1, 0.1))
         texture.albedo[:8, :8] = 0.9  # upper left as painted
         return texture
@@ -129,7 +137,9 @@ def test_left_and_up_of_a_picture_are_left_and_up_in_the_image():
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_two_views_agree_in_colour_where_depth_says_they_see_the_same(room, device):
+def test_two_views_agree_in_colour_where_depth_says_they_see_the_same(
+    room: Scene, device: str
+) -> None:
     views = [camera_at((1.2, 0.9, 1.3), (3.0, 4.0, 1.2)), camera_at((1.7, 0.8, 1.5), (2.7, 4, 1))]
     intrinsics, width, height = (260.0, 265.0, 158.0, 121.0), 320, 240
     scene = room.to(device)
@@ -142,7 +152,9 @@ def test_two_views_agree_in_colour_where_depth_says_they_see_the_same(room, devi
     assert np.median(error) < 0.012 < 0.2 * still.mean()
 
 
-def _reproject(depth_a, depth_b, views, intrinsics):
+def _reproject(
+    depth_a: Tensor, depth_b: Tensor, views: list[Tensor] | Tensor, intrinsics: Intrinsics
+) -> tuple[np.ndarray, np.ndarray]:
     """Where a's pixels land in b [H, W, 2], and which of them b sees too."""
     fx, fy, cx, cy = intrinsics
     T_ba = (torch.linalg.inv(views[1]) @ views[0]).numpy()
@@ -157,7 +169,7 @@ def _reproject(depth_a, depth_b, views, intrinsics):
 
 
 @pytest.mark.parametrize("rows", [1, 7, 96, 1000])
-def test_the_size_of_the_chunks_does_not_matter(room, rows):
+def test_the_size_of_the_chunks_does_not_matter(room: Scene, rows: int) -> None:
     view = camera_at((1.2, 0.9, 1.3), (3.0, 4.0, 1.2))
     whole = render(room, CAMERA, *SIZE, view)
     parts = render(room, CAMERA, *SIZE, view, rows_per_chunk=rows)
@@ -165,7 +177,7 @@ def test_the_size_of_the_chunks_does_not_matter(room, rows):
     assert (whole.rgb - parts.rgb).abs().max() < 2e-3
 
 
-def test_the_same_seed_gives_the_same_room_and_another_seed_another():
+def test_the_same_seed_gives_the_same_room_and_another_seed_another() -> None:
     view = camera_at((1.2, 0.9, 1.3), (3.0, 4.0, 1.2))
     first, again, other = (
         render(rendering.textured_room(seed), CAMERA, *SIZE, view).rgb for seed in (4, 4, 5)
@@ -174,7 +186,7 @@ def test_the_same_seed_gives_the_same_room_and_another_seed_another():
     assert (first - other).abs().mean() > 0.02
 
 
-def test_an_untextured_room_has_depth_and_no_texture():
+def test_an_untextured_room_has_depth_and_no_texture() -> None:
     view = camera_at((1.2, 0.9, 1.3), (3.0, 4.0, 1.2))
     seen = render(rendering.untextured_room(), CAMERA, *SIZE, view)
     slope = np.abs(np.diff(seen.rgb.numpy().mean(-1), axis=1))
@@ -182,8 +194,8 @@ def test_an_untextured_room_has_depth_and_no_texture():
     assert np.median(slope) < 0.004  # light fades smoothly; only the corners of the room show
 
 
-def test_a_box_between_lamp_and_floor_casts_a_shadow():
-    def furnish(build, grey):
+def test_a_box_between_lamp_and_floor_casts_a_shadow() -> None:
+    def furnish(build: SceneBuilder, grey: int) -> None:
         build.rectangle(standing(0, 0, 0), 4, 4, grey)
         build.box(standing(0, 0, 1.0), (0.8, 0.8, 0.1), [grey])
 
@@ -195,7 +207,7 @@ def test_a_box_between_lamp_and_floor_casts_a_shadow():
     assert beside > 1.5 * below
 
 
-def test_texture_far_away_is_averaged_and_not_aliased():
+def test_texture_far_away_is_averaged_and_not_aliased() -> None:
     rng = np.random.default_rng(0)
     build = SceneBuilder()
     stone = build.paint(lambda: mottled(rng, (1, 1), (0.5, 0.5, 0.5), contrast=0.3))
@@ -212,7 +224,7 @@ def test_texture_far_away_is_averaged_and_not_aliased():
     assert abs(far.mean() - exact.mean()) < 0.01 * exact.mean()
 
 
-def test_motion_during_the_exposure_blurs_about_the_middle(room):
+def test_motion_during_the_exposure_blurs_about_the_middle(room: Scene) -> None:
     centre, ahead = np.array([1.2, 0.9, 1.3]), np.array([0.4, 1, 0])
     aside = np.linspace(-1, 1, 8)[:, None] * np.array([0.03, 0, 0])
     T_WC = torch.stack([camera_at(centre + step, centre + step + ahead) for step in aside])
@@ -224,7 +236,7 @@ def test_motion_during_the_exposure_blurs_about_the_middle(room):
     assert np.abs(shift).max() < 0.15
 
 
-def test_a_spline_passes_its_way_points_and_looks_at_its_targets():
+def test_a_spline_passes_its_way_points_and_looks_at_its_targets() -> None:
     times = np.array([0.0, 1.0, 2.5, 3.0])
     centres = np.array([[0, 0, 1], [1, 0.2, 1.1], [1.5, 1, 1], [1, 1.5, 1.2]])
     targets = centres + np.array([[1, 0, 0], [1, 1, 0.2], [0, 1, 0], [-1, 0.2, -0.3]])
@@ -250,7 +262,9 @@ def test_a_spline_passes_its_way_points_and_looks_at_its_targets():
         (lambda s: SceneBuilder().sphere((0, 0, 0), -1.0, 0), "positive"),
     ],
 )
-def test_bad_input_gives_one_clear_line(room, call, message):
+def test_bad_input_gives_one_clear_line(
+    room: Scene, call: Callable[[Scene], object], message: str
+) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         call(room)
     assert "\n" not in str(caught.value)
@@ -259,12 +273,12 @@ def test_bad_input_gives_one_clear_line(room, call, message):
 # The bundled sample.
 
 
-def _list(name):
+def _list(name: str) -> list[list[str]]:
     lines = (SAMPLE / name).read_text(encoding="utf-8").splitlines()
     return [line.split() for line in lines if not line.startswith("#")]
 
 
-def test_the_sample_is_complete_and_small():
+def test_the_sample_is_complete_and_small() -> None:
     images, depths, poses = _list("rgb.txt"), _list("depth.txt"), _list("groundtruth.txt")
     assert (len(images), len(depths), len(poses)) == (FRAMES, len(DEPTH_FRAMES), FRAMES)
     assert [row[0] for row in images] == [row[0] for row in poses]
@@ -276,7 +290,7 @@ def test_the_sample_is_complete_and_small():
     assert np.abs(gaps - 1 / 30).max() < 2e-6
 
 
-def test_the_samples_poses_are_the_trajectorys_and_its_way_is_a_loop():
+def test_the_samples_poses_are_the_trajectorys_and_its_way_is_a_loop() -> None:
     rows = np.array(_list("groundtruth.txt"), float)
     T_WC = rendering.sample_trajectory().poses(rows[:, 0] - 1000.0)
     assert np.allclose(np.linalg.norm(rows[:, 4:], axis=1), 1, atol=1e-8)
@@ -292,7 +306,7 @@ def test_the_samples_poses_are_the_trajectorys_and_its_way_is_a_loop():
     assert forward[-1] @ forward[0] > np.cos(np.radians(5))  # and comes back
 
 
-def test_the_samples_calibration_is_the_cameras():
+def test_the_samples_calibration_is_the_cameras() -> None:
     text = (SAMPLE / "calibration.yaml").read_text(encoding="utf-8")
     assert yaml.safe_load(text) == {
         "model": "pinhole",
@@ -304,7 +318,9 @@ def test_the_samples_calibration_is_the_cameras():
 
 
 @pytest.mark.parametrize("index", [0, 157])
-def test_a_frame_of_the_sample_rendered_again_is_the_stored_one(sample_scene, index):
+def test_a_frame_of_the_sample_rendered_again_is_the_stored_one(
+    sample_scene: Scene, index: int
+) -> None:
     stored = cv2.cvtColor(cv2.imread(str(SAMPLE / _list("rgb.txt")[index][1])), cv2.COLOR_BGR2RGB)
     again = rendering.render_sample_image(sample_scene, index)
     assert stored.shape == (HEIGHT, WIDTH, 3)
@@ -314,7 +330,7 @@ def test_a_frame_of_the_sample_rendered_again_is_the_stored_one(sample_scene, in
     assert abs(stored.mean() - again.mean()) < 0.5
 
 
-def test_the_samples_depth_is_that_of_its_frames():
+def test_the_samples_depth_is_that_of_its_frames() -> None:
     index = DEPTH_FRAMES[4]
     stored = cv2.imread(str(SAMPLE / _list("depth.txt")[4][1]), cv2.IMREAD_UNCHANGED)
     assert stored.dtype == np.uint16 and stored.shape == (240, 320)
@@ -324,7 +340,7 @@ def test_the_samples_depth_is_that_of_its_frames():
     assert np.median(np.abs(stored / DEPTH_UNITS - mean)) < 2e-4
 
 
-def test_flow_between_frames_of_the_sample_is_measurable():
+def test_flow_between_frames_of_the_sample_is_measurable() -> None:
     """Exact flow from depth and poses against OpenCV's DIS on the stored images."""
     index, names = 60, [row[1] for row in _list("rgb.txt")]
     grey = [cv2.imread(str(SAMPLE / names[index + k]), cv2.IMREAD_GRAYSCALE) for k in (0, 1)]
