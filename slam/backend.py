@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -50,6 +51,7 @@ class Backend:
         self.refine_focal = refine_focal
         self.focal_sigma = float("inf")
         self.last_cost = float("nan")
+        self.hurry = threading.Event()  # set: the rounds of `finish` end early
         self._free_focal_at = config.focal.first
         self._measured_with: dict[Edge, Tensor] = {}
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges")
@@ -62,6 +64,7 @@ class Backend:
         """Forgets what belonged to a discarded start."""
         self._measured_with = {}
         self._free_focal_at = self.config.focal.first
+        self.focal_sigma, self.last_cost = float("inf"), float("nan")
 
     def step(self, number: int) -> None:
         """Links keyframe `number` to its neighbours and adjusts the window that ends with it."""
@@ -81,11 +84,14 @@ class Backend:
         """Global rounds: edges to all covisible keyframes, flow measured again, all moves."""
         settings = self.config.bundle_adjustment
         for _ in range(settings.global_rounds if len(self.graph) > 1 else 0):
+            if self.hurry.is_set():
+                return
             keyframes = self.graph.keyframes()
             pairs = self._all_pairs(keyframes)
             with self.timings.measure("final edges"):
                 self._measure(keyframes, [p for p in pairs if self._stale(keyframes, p)])
                 self.graph.keep_edges([e for i, j in pairs for e in ((i, j), (j, i))])
+                self._measured_with = {p: self._measured_with[p] for p in pairs}
             with self.timings.measure("final adjustment"):
                 self._adjust_all(keyframes, settings.global_iterations)
 
@@ -160,7 +166,7 @@ class Backend:
             measured |= edges
             if fine:
                 self._measured_with[i, j] = target
-        self.graph.set_edges(measured)
+        self.graph.set_edges(pairs, measured)
 
     def _measure_pair(
         self, keyframes: Sequence[Keyframe], pair: Edge, fine: bool

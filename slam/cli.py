@@ -136,16 +136,33 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     add = command.add_argument
     add("source", metavar="SOURCE", help="folder of a data set or of images, or a video file")
     add("--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)")
-    add("--format", metavar="F", help="tum, euroc, ... (default: recognised from the files)")
-    add("--calib", metavar="C", help="auto, none, a published calibration's name, or a file")
-    add("--fov", metavar="DEG", type=float, help="horizontal field of view, if uncalibrated")
+    add(
+        "--format",
+        metavar="F",
+        help="tum, euroc, 7scenes, icl, eth3d, kitti, folder or video (default: recognised)",
+    )
+    add(
+        "--calib", metavar="C", help="auto, none, a published one's name, or a file (default: auto)"
+    )
+    add(
+        "--fov",
+        metavar="DEG",
+        type=float,
+        help="horizontal, to start from without calibration (default: 60)",
+    )
     add("--start", metavar="I", type=int, help="index of the first image used")
-    add("--end", metavar="I", type=int, help="index of the first image left out again")
+    add("--end", metavar="I", type=int, help="stop before this image")
     add("--stride", metavar="N", type=int, help="use every N-th image")
     add("--config", metavar="C", help="a YAML file or the name of a preset")
-    add("--set", metavar="section.key=value", action="append", default=[], help="one setting")
+    add(
+        "--set",
+        metavar="section.key=value",
+        action="append",
+        default=[],
+        help="one setting, e.g. tracking.huber=2; may be repeated",
+    )
     add("--realtime", action="store_true", help="at the camera's pace: the newest image wins")
-    add("--threads", metavar="N", type=int, help="CPU threads")
+    add("--threads", metavar="N", type=int, help="threads of the kernels (default: 2)")
     return command
 
 

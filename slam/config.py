@@ -37,7 +37,10 @@ class FlowSettings(Section):
         0.15, unit="px", help="standard deviation of the best flow", minimum=0.0
     )
     texture_noise: float = setting(
-        0.3, unit="grey^2/px^2", help="texture at which flow is 0.7 px", minimum=0.0
+        0.3,
+        unit="grey^2/px^2",
+        help="texture at which the flow's variance is 0.5 px^2",
+        minimum=0.0,
     )
     texture_threshold: float = setting(
         0.1, unit="grey^2/px^2", help="below it a pixel is flat", minimum=0.0
@@ -49,7 +52,9 @@ class FlowSettings(Section):
 class TrackingSettings(Section):
     """Pose of a frame against its keyframe."""
 
-    huber: float = setting(1.5, unit="sigma", help="where the loss turns linear", minimum=0.0)
+    huber: float = setting(
+        1.5, unit="sigma", help="residual beyond which the loss grows linearly", minimum=0.0
+    )
     outlier: float = setting(
         20.0, unit="sigma", help="beyond it a measurement is dropped", minimum=0.0
     )
@@ -57,7 +62,12 @@ class TrackingSettings(Section):
     known_depth_sigma: float = setting(
         0.2, help="relative, of the vaguest depth used where enough are better", minimum=0.0
     )
-    enough_known: int = setting(500, help="measurements with such a depth", minimum=6)
+    enough_known: float = setting(
+        0.15,
+        help="share of measurements with such a depth that is enough",
+        minimum=0.0,
+        maximum=1.0,
+    )
     unknown_depth_sigma: float = setting(
         1.0, help="relative, of a depth never measured", minimum=0.0
     )
@@ -80,10 +90,15 @@ class TrackingSettings(Section):
 class MappingSettings(Section):
     """Inverse depths of a keyframe's grid."""
 
-    gate: float = setting(3.0, unit="sigma", help="epipolar and fusion gate", minimum=0.0)
+    gate: float = setting(
+        3.0,
+        unit="sigma",
+        help="largest disagreement with the epipolar line or the stored depth",
+        minimum=0.0,
+    )
     relative_floor: float = setting(0.004, help="smallest relative sigma of a depth", minimum=0.0)
     initial: float = setting(
-        0.3, help="share of the information a first observation keeps", minimum=0.0
+        0.3, help="share of its information that a first observation is given", minimum=0.0
     )
     decay: float = setting(
         0.9, help="factor on the information after a contradiction", minimum=0.0, maximum=1.0
@@ -96,8 +111,12 @@ class MappingSettings(Section):
 class KeyframeSettings(Section):
     """When a frame becomes a keyframe."""
 
-    match_fraction: float = setting(0.6, help="below this matched share", minimum=0.0, maximum=1.0)
-    flow: float = setting(0.08, unit="widths", help="above this median flow", minimum=0.0)
+    match_fraction: float = setting(
+        0.6, help="matched share below which a frame becomes a keyframe", minimum=0.0, maximum=1.0
+    )
+    flow: float = setting(
+        0.08, unit="widths", help="median flow above which a frame becomes a keyframe", minimum=0.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +124,10 @@ class StartSettings(Section):
     """Start-up from two views."""
 
     parallax: float = setting(
-        0.02, unit="widths", help="median flow without its rotation", minimum=0.0
+        0.02, unit="widths", help="least median flow left after removing rotation", minimum=0.0
     )
     rotation_residual: float = setting(
-        0.0015, unit="widths", help="that a rotation must leave", minimum=0.0
+        0.0015, unit="widths", help="least median residual of the best pure rotation", minimum=0.0
     )
     epipolar_error: float = setting(
         0.7, unit="px", help="outlier limit of the essential matrix", minimum=0.0
@@ -130,7 +149,7 @@ class StartSettings(Section):
     sample: int = setting(1500, help="matches given to the robust estimators", minimum=8)
     iterations: int = setting(10, help="of the two-view adjustment", minimum=1)
     trials: int = setting(3, help="starts after which one is kept, however poor", minimum=1)
-    trial_keyframes: int = setting(5, help="keyframes after which a start is judged", minimum=2)
+    trial_keyframes: int = setting(5, help="keyframes after which a start is judged", minimum=3)
     trial_cost: float = setting(5.0, help="robust cost per measurement it may have", minimum=0.0)
     between: int = setting(3, help="views in between that a map must explain", minimum=0)
     remember: int = setting(
@@ -169,7 +188,7 @@ class BundleAdjustmentSettings(Section):
     neighbours: int = setting(
         3, unit="keyframes", help="before and after, always linked", minimum=1
     )
-    covisible: int = setting(6, help="further edges of a keyframe at most", minimum=0)
+    covisible: int = setting(6, help="most edges of a keyframe besides its neighbours", minimum=0)
     covisible_at_once: int = setting(
         3, help="of them when the keyframe is made; the rest at the end", minimum=0
     )
@@ -188,7 +207,9 @@ class BundleAdjustmentSettings(Section):
     remeasure: float = setting(
         0.5, unit="px", help="induced flow change that measures an edge again", minimum=0.0
     )
-    huber: float = setting(3.0, unit="sigma", help="where the loss turns linear", minimum=0.0)
+    huber: float = setting(
+        3.0, unit="sigma", help="residual beyond which the loss grows linearly", minimum=0.0
+    )
     outlier: float = setting(
         50.0, unit="sigma", help="beyond it a measurement is dropped", minimum=0.0
     )
@@ -248,8 +269,8 @@ class FocalSettings(Section):
 class SourceSettings(Section):
     """Where images come from."""
 
-    path: str = setting("", help="folder or file")
-    format: str = setting("auto", help="of the source")
+    path: str = setting("", help="folder of a data set or of images, or a video file")
+    format: str = setting("auto", help="tum, euroc, ...; auto: recognised by content")
     calibration: str = setting("auto", help="auto, none, a published name or a file")
     fov: float = setting(
         60.0,
@@ -258,9 +279,11 @@ class SourceSettings(Section):
         minimum=10.0,
         maximum=170.0,
     )
-    start: int = setting(0, unit="frames", help="first", minimum=0)
-    end: int | None = setting(None, unit="frames", help="one past the last", minimum=0)
-    stride: int = setting(1, unit="frames", help="every n-th", minimum=1)
+    start: int = setting(0, unit="frames", help="index of the first image", minimum=0)
+    end: int | None = setting(
+        None, unit="frames", help="index of the image to stop before", minimum=0
+    )
+    stride: int = setting(1, unit="frames", help="use every n-th image", minimum=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ class TrackState(Enum):
     TRACKED = "tracked"  # solved from measurements
     RELOCALISED = "relocalised"  # solved from measurements after being lost
     WEAK = "weak"  # extrapolated: too few measurements to solve it
-    LOST = "lost"  # nothing known; written as a weak pose between its neighbours'
+    LOST = "lost"  # no pose found; written between its neighbours'
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class FrameRecord:
     state: TrackState  # how its pose was obtained
     keyframe: int  # number of its reference keyframe; -1 = none yet
     T_kf: Tensor  # [7] float64 SE(3): takes points of the frame to its reference keyframe
-    measurement: Tensor | None  # [Q, 3] int16: (flow u, flow v) in 1/256 px, weight; None = none
+    measurement: Tensor | None  # [Q, 3] int16, as measurement.pack makes it; None = none
 
 
 @dataclass(frozen=True, slots=True)

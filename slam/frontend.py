@@ -42,9 +42,7 @@ class Step:
     """What became of one frame."""
 
     record: FrameRecord  # as stored in the graph
-    T_WC: Tensor | None  # [7] its pose as published now; None = none yet
-    new_keyframe: bool  # whether the map got a keyframe
-    seconds: float  # time stamp on the clock in seconds
+    T_WC: Tensor | None  # [7] its pose as published now; None = none, nor any published before
 
 
 class Frontend:
@@ -76,6 +74,7 @@ class Frontend:
         self.on_restart = on_restart
         self.focal_factors = focal_factors
         self._early: deque[Frame] = deque(maxlen=config.start.remember)
+        self._given = graph.intrinsics  # as they were before any map
         self._current = 0  # number of the keyframe tracked against
         self._on_trial, self._trials = True, 1
         self._relocaliser = Relocaliser(predictor, config)
@@ -84,7 +83,6 @@ class Frontend:
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None
         self._velocity = torch.tensor(IDENTITY, dtype=torch.float64)
-        self._lost_for = 0
 
     def step(self, image: Image) -> Step:
         """Takes one image through tracking and mapping."""
@@ -129,7 +127,7 @@ class Frontend:
         self.graph.set_record(record)
         if self._reference is None:
             self._reference = frame
-            return Step(record, None, False, frame.seconds)
+            return Step(record, None)
         pair = self._pair(self._reference, frame)
         with self.timings.measure("start"):
             found = two_view_map(
@@ -144,7 +142,7 @@ class Frontend:
         if found is None:
             if pair.match_fraction < self.config.start.match_fraction:
                 self._renew_reference(frame)
-            return Step(record, None, False, frame.seconds)
+            return Step(record, None)
         log.info("map started at frame %d (reference %d)", frame.index, self._reference.index)
         self.graph.adopt({}, {}, found.intrinsics)
         keyframe = Keyframe(self._reference, identity(), found.depth)
@@ -171,11 +169,11 @@ class Frontend:
         log.warning("frame %d: the start was poor; starting again", frame.index)
         self._trials += 1
         self.on_restart()
-        self.graph.clear()
+        self.graph.clear(self._given)
         for record in self.graph.records():
             self.graph.set_record(replace(record, state=TrackState.PENDING, measurement=None))
         self._reference, self._guess, self._last, self._on_trial = frame, NO_GUESS, None, True
-        return Step(self.graph.record(frame.index), None, False, frame.seconds)
+        return Step(self.graph.record(frame.index), None)
 
     # --- tracking -----------------------------------------------------------------------------
 
@@ -187,24 +185,48 @@ class Frontend:
         with self.timings.measure("pose"):
             result = self._pose(keyframe, pair, T_guess)
         if not self._good(pair, result):
-            self._guess = NO_GUESS
-            pair = self._pair(keyframe.frame, frame)
-            result = better(result, self._pose(keyframe, pair, T_guess))
+            pair, result = self._again(frame, keyframe, T_guess, pair, result)
         if self._lost(pair, result):
             return self._recover(frame, number)
-        self._lost_for = 0
         with self.timings.measure("map"):
-            seen = observe(
-                self.predictor.grid,
-                pair.forward,
-                result.T_fk,
-                self.graph.intrinsics,
-                self.config.mapping,
-            )
-            self.graph.set_depth(number, fuse(keyframe.depth, seen, self.config.mapping))
+            keyframe, T_fk = self._fuse(number, keyframe, pair, result.T_fk)
         if self._needs_keyframe(pair):
-            return self._new_keyframe(frame, number, result, pair)
-        return self._publish(frame, number, result.T_fk, pair, TrackState.TRACKED)
+            return self._new_keyframe(frame, number, keyframe, T_fk)
+        return self._publish(frame, number, T_fk, pair, TrackState.TRACKED)
+
+    def _again(
+        self,
+        frame: Frame,
+        keyframe: Keyframe,
+        T_guess: Tensor,
+        pair: PairPrediction,
+        result: TrackResult,
+    ) -> tuple[PairPrediction, TrackResult]:
+        """Measures without the last flow as a guess; keeps the better of the two."""
+        self._guess = NO_GUESS
+        fresh = self._pair(keyframe.frame, frame)
+        other = self._pose(keyframe, fresh, T_guess)
+        if better(result, other) is other:
+            return fresh, other
+        self._guess = pair.flow
+        return pair, result
+
+    def _fuse(
+        self, number: int, keyframe: Keyframe, pair: PairPrediction, T_fk: Tensor
+    ) -> tuple[Keyframe, Tensor]:
+        """Feeds the keyframe's depths; returns it as it is now, and the pose in its scale.
+
+        In real time the backend may have adopted other depths since the pose was solved: those
+        stay, and the pose follows their scale.
+        """
+        seen = observe(
+            self.predictor.grid, pair.forward, T_fk, self.graph.intrinsics, self.config.mapping
+        )
+        after = fuse(keyframe.depth, seen, self.config.mapping)
+        keyframe, scale = self.graph.fused(number, keyframe.depth, after)
+        T_fk = T_fk.clone()
+        T_fk[:3] *= scale
+        return keyframe, T_fk
 
     def _pair(self, reference: Frame, frame: Frame) -> PairPrediction:
         with self.timings.measure("flow"):
@@ -247,23 +269,19 @@ class Frontend:
         far = pair.median_flow > settings.flow * self.predictor.grid.width
         return far or pair.match_fraction < settings.match_fraction
 
-    def _new_keyframe(
-        self, frame: Frame, number: int, result: TrackResult, pair: PairPrediction
-    ) -> Step:
+    def _new_keyframe(self, frame: Frame, number: int, old: Keyframe, T_fk: Tensor) -> Step:
         """The frame becomes a keyframe; its depth starts from the old one's."""
-        old = self.graph.keyframe(number)
+        self._remember_velocity(number, T_fk)
+        return self._add_keyframe(frame, old, T_fk, TrackState.TRACKED)
+
+    def _add_keyframe(self, frame: Frame, old: Keyframe, T_fk: Tensor, state: TrackState) -> Step:
         depth = hand_on(
-            self.predictor.grid,
-            old.depth,
-            result.T_fk,
-            self.graph.intrinsics,
-            self.config.mapping,
+            self.predictor.grid, old.depth, T_fk, self.graph.intrinsics, self.config.mapping
         )
-        T_WC = se3_mul(old.T_WC, se3_inv(result.T_fk))
-        self._remember_velocity(number, result.T_fk)
+        T_WC = se3_mul(old.T_WC, se3_inv(T_fk))
         number = self._current = self.graph.add_keyframe(Keyframe(frame, T_WC, depth))
         self._guess = NO_GUESS
-        step = self._store(frame, number, identity(), None, TrackState.TRACKED, True)
+        step = self._store(frame, number, identity(), None, state)
         self.on_keyframe(number)
         return step
 
@@ -271,7 +289,6 @@ class Frontend:
 
     def _recover(self, frame: Frame, number: int) -> Step:
         """Relocalises against the map; failing that, the frame is lost."""
-        self._lost_for += 1
         self._guess = NO_GUESS
         self._velocity = identity()
         with self.timings.measure("relocalise"):
@@ -280,22 +297,10 @@ class Frontend:
             last = self._last
             T_kf = identity() if last is None else self.graph.record(last.index).T_kf
             number = number if last is None else last.keyframe
-            return self._store(frame, number, T_kf, None, TrackState.LOST, False)
+            return self._store(frame, number, T_kf, None, TrackState.LOST)
         log.info("relocalised at frame %d against keyframe %d", frame.index, found.keyframe)
-        self._lost_for = 0
         old = self.graph.keyframe(found.keyframe)
-        depth = hand_on(
-            self.predictor.grid,
-            old.depth,
-            found.T_fk,
-            self.graph.intrinsics,
-            self.config.mapping,
-        )
-        T_WC = se3_mul(old.T_WC, se3_inv(found.T_fk))
-        number = self._current = self.graph.add_keyframe(Keyframe(frame, T_WC, depth))
-        step = self._store(frame, number, identity(), None, TrackState.RELOCALISED, True)
-        self.on_keyframe(number)
-        return step
+        return self._add_keyframe(frame, old, found.T_fk, TrackState.RELOCALISED)
 
     # --- records ------------------------------------------------------------------------------
 
@@ -308,7 +313,7 @@ class Frontend:
         self, frame: Frame, number: int, T_fk: Tensor, pair: PairPrediction, state: TrackState
     ) -> Step:
         self._remember_velocity(number, T_fk)
-        return self._store(frame, number, se3_inv(T_fk), pair.forward, state, False)
+        return self._store(frame, number, se3_inv(T_fk), pair.forward, state)
 
     def _store(
         self,
@@ -317,13 +322,12 @@ class Frontend:
         T_kf: Tensor,
         measured: Correspondence | None,
         state: TrackState,
-        new_keyframe: bool,
     ) -> Step:
         packed = None if measured is None else pack(self.predictor.grid, measured)
         record = FrameRecord(frame.index, frame.time, frame.seconds, state, number, T_kf, packed)
         self.graph.set_record(record)
         self._last = record
-        return Step(record, self.graph.T_WC(record), new_keyframe, frame.seconds)
+        return Step(record, self.graph.T_WC(record))
 
 
 def identity() -> Tensor:

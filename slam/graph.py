@@ -44,9 +44,10 @@ class Graph:
         with self._lock:
             return len(self._keyframes)
 
-    def clear(self) -> None:
+    def clear(self, intrinsics: Intrinsics) -> None:
         """Forgets the keyframes and edges (a bad start); records stay and have no reference."""
         with self._lock:
+            self._intrinsics = intrinsics
             self._keyframes, self._edges, self._frames_of = [], {}, {}
             for index, record in self._records.items():
                 self._records[index] = replace(record, keyframe=-1)
@@ -72,14 +73,31 @@ class Graph:
         with self._lock:
             self._keyframes[number] = replace(self._keyframes[number], depth=depth)
 
+    def fused(
+        self, number: int, before: InverseDepth, after: InverseDepth
+    ) -> tuple[Keyframe, float]:
+        """Takes over depths fused from `before`, unless others were adopted in the meantime.
+
+        Returns the keyframe as it is now, and the factor by which its distances grew.
+        """
+        with self._lock:
+            current = self._keyframes[number].depth
+            if current is before:
+                self.set_depth(number, after)
+                return self._keyframes[number], 1.0
+            return self._keyframes[number], scale_change(before, current)
+
     def edges(self) -> dict[Edge, Correspondence]:
         """All directed edges (i, j): where keyframe i's grid pixels land in keyframe j."""
         with self._lock:
             return dict(self._edges)
 
-    def set_edges(self, edges: Mapping[Edge, Correspondence]) -> None:
-        """Adds edges, or replaces their measurements."""
+    def set_edges(self, pairs: Sequence[Edge], edges: Mapping[Edge, Correspondence]) -> None:
+        """Replaces all edges between the given pairs of keyframes by the given ones."""
         with self._lock:
+            for i, j in pairs:
+                self._edges.pop((i, j), None)
+                self._edges.pop((j, i), None)
             self._edges.update(edges)
 
     def keep_edges(self, edges: Sequence[Edge]) -> None:
@@ -136,7 +154,9 @@ class Graph:
             return [self._records[i] for i in self._order]
 
     def T_WC(self, record: FrameRecord) -> Tensor:
-        """World pose [7] of a frame with a reference keyframe."""
+        """World pose [7] of a frame; ValueError where it has no reference keyframe."""
+        if record.keyframe < 0:
+            raise ValueError(f"frame {record.index}: wanted one with a keyframe, it has none yet")
         with self._lock:
             return se3_mul(self._keyframes[record.keyframe].T_WC, record.T_kf)
 

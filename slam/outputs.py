@@ -65,7 +65,9 @@ class Journal:
     def note(self, step: Step) -> None:
         """Keeps the pose of a frame as first published."""
         self.posed_at[step.record.index] = time.monotonic()
-        if step.T_WC is not None and step.record.state in SOLVED:
+        if step.record.keyframe < 0:  # nothing yet, or a start was discarded with its world
+            self.causal.clear()
+        elif step.T_WC is not None and step.record.state in SOLVED:
             self.causal.append((step.record.time, step.T_WC.numpy()))
 
 
@@ -82,13 +84,15 @@ class RunResult:
         report = self.report
         lines = [
             f"{report['frames']} frames, {report['posed']} posed, {report['weak']} weak, "
-            f"{report['keyframes']} keyframes, {report['edges']} edges",
+            f"{report['lost']} lost, {report['keyframes']} keyframes, {report['edges']} edges",
             f"{report['frames_per_second']['loop']:.1f} frames/s in the loop, "
             f"{report['frames_per_second']['with_final_adjustment']:.1f} with the final adjustment",
         ]
         if report.get("focal"):
             focal = report["focal"]
-            lines.append(f"focal length {focal['pixels']:.1f} px +- {focal['sigma_pixels']:.1f}")
+            sigma = focal["sigma_pixels"]
+            spread = "not estimated" if sigma is None else f"+- {sigma:.1f} px"
+            lines.append(f"focal length {focal['pixels']:.1f} px, {spread}")
         for name in ("ate", "ate_causal"):
             if report.get(name):
                 lines.append(f"{name.replace('_', ' ').upper()} {_ate_words(report[name])}")
@@ -218,9 +222,10 @@ def _report(
         "processed": len(records),
         "posed": sum(s in SOLVED for s in states),
         "weak": sum(s is TrackState.WEAK for s in states),
-        "unposed": sum(s in (TrackState.PENDING, TrackState.LOST) for s in states),
+        "lost": sum(s is TrackState.LOST for s in states),
         "damaged": list(source.skipped),
-        "weak_spans": _spans(records),
+        "weak_spans": _spans(records, (TrackState.WEAK, TrackState.PENDING)),
+        "lost_spans": _spans(records, (TrackState.LOST,)),
         "keyframes": keyframes,
         "edges": len(slam.graph.edges()),
         "focal": None
@@ -251,12 +256,14 @@ def _finite(value: float) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _spans(records: tuple[FrameRecord, ...]) -> list[dict[str, float]]:
-    """Runs of frames without a solved pose."""
+def _spans(
+    records: tuple[FrameRecord, ...], states: tuple[TrackState, ...]
+) -> list[dict[str, float]]:
+    """Runs of frames in one of the given states."""
     spans: list[dict[str, float]] = []
     open_span = False
     for record in records:
-        if record.state in SOLVED:
+        if record.state not in states:
             open_span = False
             continue
         if not open_span:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import replace
 
 import torch
@@ -33,12 +34,16 @@ def refine_frames(graph: Graph, grid: Grid, config: Config) -> None:
             graph.intrinsics,
             config.tracking,
         )
-        if result.inlier_fraction > config.tracking.lost_inliers:
+        enough = result.count >= config.tracking.minimum_points / 4  # a quarter was kept
+        if enough and result.inlier_fraction > config.tracking.lost_inliers:
             graph.set_record(replace(record, T_kf=se3_inv(result.T_fk)))
 
 
 def fill_gaps(graph: Graph) -> None:
-    """Gives frames without a pose one between those of their solved neighbours, flagged weak."""
+    """Gives frames without a pose one between those of their solved neighbours.
+
+    Those that were never tried become weak; lost ones stay lost.
+    """
     records = graph.records()
     solved = [n for n, r in enumerate(records) if r.state in SOLVED]
     if not solved:
@@ -46,20 +51,19 @@ def fill_gaps(graph: Graph) -> None:
     for n, record in enumerate(records):
         if record.state in SOLVED:
             continue
-        before = max((s for s in solved if s < n), default=solved[0])
-        after = min((s for s in solved if s > n), default=solved[-1])
+        place = bisect_left(solved, n)
+        before, after = solved[max(place - 1, 0)], solved[min(place, len(solved) - 1)]
         T_WC = _between(graph, records[before], records[after], record.seconds)
         number = records[before].keyframe
         T_kf = se3_mul(se3_inv(graph.keyframe(number).T_WC), T_WC)
-        graph.set_record(replace(record, state=TrackState.WEAK, keyframe=number, T_kf=T_kf))
+        state = TrackState.LOST if record.state is TrackState.LOST else TrackState.WEAK
+        graph.set_record(replace(record, state=state, keyframe=number, T_kf=T_kf))
 
 
 def _between(graph: Graph, first: FrameRecord, second: FrameRecord, seconds: float) -> Tensor:
     """Pose [7] at a time between two frames, or the nearer one's outside of them."""
     span = second.seconds - first.seconds
     share = 0.0 if span <= 0 else min(max((seconds - first.seconds) / span, 0.0), 1.0)
-    if seconds > second.seconds:
-        share = 1.0
     return se3_interpolate(
         graph.T_WC(first), graph.T_WC(second), torch.tensor(share, dtype=torch.float64)
     )

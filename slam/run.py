@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
+import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from types import FrameType
 from typing import Any
 
 from tqdm import tqdm
@@ -23,11 +26,43 @@ log = logging.getLogger(__name__)
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell reports it
 
 
+class Interrupt:
+    """Ctrl-C as a flag: the first one ends the loop after its frame, the next the adjustment.
+
+    A third one is a KeyboardInterrupt.
+    """
+
+    def __init__(self, slam: Slam) -> None:
+        self.slam = slam
+        self.count = 0
+        self.finishing = False  # set when the loop is over: a Ctrl-C then ends the adjustment
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Handles the signal inside a `with` block; nothing outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, self._handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _handle(self, _: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 2:
+            raise KeyboardInterrupt
+        if self.finishing or self.count > 1:
+            self.slam.hurry()
+
+
 def run(config: Config) -> RunResult:
     """Runs the whole system on a source and writes the output folder.
 
-    Ctrl-C ends the loop early; everything is still adjusted and saved. So it is when the source
-    breaks in the middle: the error is raised after saving.
+    Ctrl-C ends the loop early; everything is still adjusted and saved, and a second one cuts the
+    adjustment short. Where the source or the system breaks in the middle, what there is is saved
+    before the error is raised.
 
     Raises ValueError, FileNotFoundError or OSError for bad input.
     """
@@ -41,47 +76,64 @@ def run(config: Config) -> RunResult:
         end=chosen.end,
         stride=chosen.stride,
     )
-    folder = output_folder(config, source.name)
-    log.info("%s: %d frames, %s", source.name, len(source.times), source.calibration_source)
     journal = Journal()
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
-        stopped, extra = _loop(slam, source, config, journal)
-        slam.finish()
-        journal.total_seconds = time.perf_counter() - journal.started
-        report = save(folder, slam, source, config, journal, extra)
-    if isinstance(stopped, Exception):
+        folder = output_folder(config, source.name)
+        log.info("%s: %d frames, %s", source.name, len(source.times), source.calibration_source)
+        interrupt = Interrupt(slam)
+        with interrupt.watching():
+            broken, extra = _loop(slam, source, config, journal, interrupt)
+            broken = broken or _finish(slam, journal, interrupt)
+            report = save(folder, slam, source, config, journal, extra)
+    if broken is not None:
         log.warning("what was computed is in %s", folder)
-        raise stopped
-    if report["keyframes"] == 0 and stopped is None:
+        raise broken
+    if report["keyframes"] < 2 and not interrupt.count:
         raise ValueError(
             f"{source.path}: no map: a start wants two views of one scene from different places, "
             f"got none in {report['processed']} frames; move the camera sideways, or see --fov"
         )
-    return RunResult(folder, report, INTERRUPTED if stopped else 0)
+    return RunResult(folder, report, INTERRUPTED if interrupt.count else 0)
 
 
 def _loop(
-    slam: Slam, source: Source, config: Config, journal: Journal
-) -> tuple[BaseException | None, dict[str, Any]]:
-    """Feeds every image; returns what ended the loop early, and figures of real-time mode."""
+    slam: Slam, source: Source, config: Config, journal: Journal, interrupt: Interrupt
+) -> tuple[Exception | None, dict[str, Any]]:
+    """Feeds every image; returns what broke the loop, and figures of real-time mode."""
     live = RealTime(source.images()) if config.run.realtime else None
-    images: Generator[Image, None, None] = iter(live) if live is not None else source.images()
-    stopped: BaseException | None = None
+    images: Generator[Image, None, None] = source.images() if live is None else iter(live)
+    broken: Exception | None = None
     journal.started = time.perf_counter()
     try:
         with _progress(len(source.times)) as bar, closing(images) as stream:
             for image in stream:
                 step = slam.feed(image)
                 journal.note(step)
-                bar.update()
+                bar.update(len(journal.posed_at) + (live.dropped if live else 0) - bar.n)
                 bar.set_postfix_str(f"{len(slam.graph)} keyframes, {step.record.state.value}")
-    except KeyboardInterrupt as interrupt:
-        log.warning("interrupted: saving what there is")
-        stopped = interrupt
-    except (ValueError, OSError) as error:
-        stopped = error
+                if interrupt.count:
+                    log.warning("interrupted: adjusting and saving what there is")
+                    break
+    except Exception as error:  # raised by `run` after saving
+        broken = error
+    interrupt.finishing = True
     journal.loop_seconds = time.perf_counter() - journal.started
-    return stopped, {} if live is None else _real_time(live, journal)
+    return broken, {} if live is None else _real_time(live, journal)
+
+
+def _finish(slam: Slam, journal: Journal, interrupt: Interrupt) -> Exception | None:
+    """The final adjustment; returns what broke it."""
+    if slam.failed:
+        return None
+    if interrupt.count > 1:
+        slam.hurry()
+    try:
+        slam.finish()
+    except Exception as error:  # raised by `run` after saving
+        return error
+    finally:
+        journal.total_seconds = time.perf_counter() - journal.started
+    return None
 
 
 def _real_time(live: RealTime, journal: Journal) -> dict[str, Any]:
@@ -98,5 +150,6 @@ def _real_time(live: RealTime, journal: Journal) -> dict[str, Any]:
 
 @contextmanager
 def _progress(total: int) -> Iterator[tqdm]:
-    with tqdm(total=total, unit="frame", disable=None, file=sys.stderr) as bar:
+    quiet = logging.getLogger("slam").getEffectiveLevel() >= logging.ERROR
+    with tqdm(total=total, unit="frame", disable=True if quiet else None, file=sys.stderr) as bar:
         yield bar

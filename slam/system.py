@@ -73,6 +73,15 @@ class Slam:
             refine_frames(self.graph, self.predictor.grid, self.config)
             fill_gaps(self.graph)
 
+    @property
+    def failed(self) -> bool:
+        """Whether the backend raised: nothing more can be adjusted."""
+        return self._error is not None
+
+    def hurry(self) -> None:
+        """Lets `finish` end after the round it is in; may be called from a signal handler."""
+        self.backend.hurry.set()
+
     def close(self) -> None:
         """Ends the threads. What the graph holds stays."""
         self._tasks.put(None)

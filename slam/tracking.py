@@ -65,7 +65,9 @@ def usable_information(
     say only near zero translation, where their variance vanishes, and would hold the pose there.
     """
     known = depth.information > (settings.known_depth_sigma * depth.value) ** -2
-    if int((known & (measured.weight > 0)).sum()) >= settings.enough_known:
+    seen = measured.weight > 0
+    enough = max(settings.minimum_points, settings.enough_known * int(seen.sum()))
+    if int((known & seen).sum()) >= enough:
         return torch.where(known, depth.information, 0.0)
     floor = (settings.unknown_depth_sigma * depth.value.clamp(min=1e-6)) ** -2
     return torch.maximum(depth.information, floor)

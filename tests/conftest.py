@@ -47,11 +47,15 @@ def slam_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(autouse=True)
+def _log_level_of_its_own() -> None:
+    """A command's -q or -v is not for the next test."""
+    logging.getLogger("slam").setLevel(logging.NOTSET)
+
+
 @pytest.fixture
 def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
     """`run_cli("eval", path, ...)` runs the command in this process."""
-
-    level = logging.getLogger("slam").level
 
     def run(*arguments: str | Path) -> CommandResult:
         capsys.readouterr()
@@ -59,8 +63,6 @@ def run_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., CommandResult]:
             code = main([str(argument) for argument in arguments])
         except SystemExit as stop:  # argparse: --help, or wrong arguments
             code = stop.code if isinstance(stop.code, int) else 1
-        finally:
-            logging.getLogger("slam").setLevel(level)  # -q and -v are for one command only
         return CommandResult(code, *capsys.readouterr())
 
     return run

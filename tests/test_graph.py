@@ -77,7 +77,7 @@ def test_snapshot_does_not_change_afterwards() -> None:
     before = graph.snapshot()
     graph.add_keyframe(keyframe(1))
     graph.set_depth(0, keyframe(0, 9.0).depth)
-    graph.set_edges({(0, 1): Correspondence(torch.zeros(4, 2), torch.ones(4))})
+    graph.set_edges([(0, 1)], {(0, 1): Correspondence(torch.zeros(4, 2), torch.ones(4))})
     assert len(before.keyframes) == 1 and before.edges == ()
     assert float(before.keyframes[0].depth.value[0]) == 1.0
 
@@ -86,6 +86,27 @@ def test_clearing_forgets_keyframes_but_not_frames() -> None:
     graph = Graph((1.0, 1.0, 0.0, 0.0))
     graph.add_keyframe(keyframe(0))
     graph.set_record(record(1, 0, 0.5))
-    graph.clear()
+    graph.clear((2.0, 2.0, 0.0, 0.0))
+    assert graph.intrinsics[0] == 2.0
     assert len(graph) == 0
     assert graph.record(1).keyframe == -1
+
+
+def test_fused_depths_give_way_to_adopted_ones() -> None:
+    graph = Graph((1.0, 1.0, 0.0, 0.0))
+    graph.add_keyframe(keyframe(0))
+    before = graph.keyframe(0).depth
+    assert graph.fused(0, before, keyframe(0, 0.9).depth)[1] == 1.0
+    graph.adopt({}, {0: keyframe(0, 0.5).depth})
+    now, scale = graph.fused(0, before, keyframe(0, 1.1).depth)
+    assert float(now.depth.value[0]) == 0.5 and scale == 2.0
+
+
+def test_measuring_a_pair_again_drops_what_it_said_before() -> None:
+    graph = Graph((1.0, 1.0, 0.0, 0.0))
+    for index in range(2):
+        graph.add_keyframe(keyframe(index))
+    measured = Correspondence(torch.zeros(4, 2), torch.ones(4))
+    graph.set_edges([(0, 1)], {(0, 1): measured, (1, 0): measured})
+    graph.set_edges([(0, 1)], {(1, 0): measured})
+    assert set(graph.edges()) == {(1, 0)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from slam.camera import Camera
 from slam.evaluation.depth import DepthErrors, best_scale, depth_errors, sparsification
 from slam.sources import Source
 
+ARRAYS = ("index", "inverse_depth", "information", "pixel", "working_size")
 KEPT = np.linspace(1.0, 0.1, 10)  # fractions of the sparsification curve
 
 
@@ -53,7 +55,11 @@ def evaluate_keyframe_depth(folder: Path, source: Source, threshold: float) -> K
     path = folder / "keyframes.npz"
     if not path.is_file():
         raise FileNotFoundError(f"wanted the folder of a run with keyframes.npz, got {folder}")
-    run = np.load(path)
+    try:
+        with np.load(path) as stored:
+            run = {name: stored[name] for name in ARRAYS}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path}: wanted what `slam run` writes, found a damaged file") from error
     rows, columns = _raw_pixels(run["pixel"], run["working_size"], source)
     predicted, trust, sensor = [], [], []
     for index, depth, information in zip(

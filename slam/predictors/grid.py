@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+SMALLEST = 48  # px, of an image
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -52,6 +54,14 @@ class Grid:
 
 
 def working_size(width: int, height: int, long_side: int) -> tuple[int, int]:
-    """(width, height) px of the image scaled down to `long_side`; never scaled up, even sizes."""
+    """(width, height) px of the image scaled down to `long_side`; never scaled up, even sizes.
+
+    Raises ValueError for images too small to measure flow in.
+    """
+    if min(width, height) < SMALLEST:
+        raise ValueError(
+            f"images want at least {SMALLEST} px on each side, got {width} x {height}; "
+            "take larger ones"
+        )
     scale = min(1.0, long_side / max(width, height))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
+from contextlib import closing
 
 from slam.frame import Image
 
@@ -16,7 +17,7 @@ class RealTime:
     taken in time is replaced by the next one.
     """
 
-    def __init__(self, images: Iterable[Image]) -> None:
+    def __init__(self, images: Generator[Image, None, None]) -> None:
         self._images = images
         self._mail = threading.Condition()
         self._newest: Image | None = None
@@ -48,12 +49,13 @@ class RealTime:
     def _feed(self) -> None:
         try:
             start: float | None = None
-            for image in self._images:
-                now = time.monotonic()
-                start = now - image.seconds if start is None else start
-                if self._closed.wait(max(0.0, start + image.seconds - now)):
-                    break
-                self._put(image)
+            with closing(self._images) as images:
+                for image in images:
+                    now = time.monotonic()
+                    start = now - image.seconds if start is None else start
+                    if self._closed.wait(max(0.0, start + image.seconds - now)):
+                        break
+                    self._put(image)
         except Exception as error:  # raised again where the images are taken
             self._error = error
         finally:
