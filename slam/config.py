@@ -277,7 +277,7 @@ class SourceSettings(Section):
         unit="deg",
         help="horizontal, to start from where uncalibrated",
         minimum=10.0,
-        maximum=170.0,
+        maximum=150.0,
     )
     start: int = setting(0, unit="frames", help="index of the first image", minimum=0)
     end: int | None = setting(

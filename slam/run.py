@@ -23,6 +23,7 @@ from slam.system import Slam
 
 log = logging.getLogger(__name__)
 
+FEWEST = 3  # posed frames, for a run to have found anything
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell reports it
 
 
@@ -88,7 +89,7 @@ def run(config: Config) -> RunResult:
     if broken is not None:
         log.warning("what was computed is in %s", folder)
         raise broken
-    if report["keyframes"] < 2 and not interrupt.count:
+    if report["posed"] < FEWEST and not interrupt.count:
         raise ValueError(
             f"{source.path}: no map: a start wants two views of one scene from different places, "
             f"got none in {report['processed']} frames; move the camera sideways, or see --fov"
