@@ -7,6 +7,8 @@ from enum import Enum
 
 from torch import Tensor
 
+Intrinsics = tuple[float, float, float, float]  # fx, fy, cx, cy px, at working resolution
+
 
 class TrackState(Enum):
     """How a frame's pose was obtained."""
@@ -131,4 +133,4 @@ class Snapshot:
     keyframes: tuple[Keyframe, ...]  # in the order they were made
     records: tuple[FrameRecord, ...]  # in the order of time
     edges: tuple[tuple[int, int], ...]  # (i, j): keyframe i's pixels were measured in keyframe j
-    intrinsics: tuple[float, float, float, float]  # fx, fy, cx, cy px at working resolution
+    intrinsics: Intrinsics  # as estimated now

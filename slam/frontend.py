@@ -16,6 +16,7 @@ from slam.frame import (
     Frame,
     FrameRecord,
     Image,
+    Intrinsics,
     Keyframe,
     PairGuess,
     PairPrediction,
@@ -23,7 +24,7 @@ from slam.frame import (
     TrackState,
 )
 from slam.graph import Graph
-from slam.initialization import IDENTITY, Intrinsics, two_view_map
+from slam.initialization import IDENTITY, two_view_map
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack

@@ -9,10 +9,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from slam.frame import Correspondence, FrameRecord, InverseDepth, Keyframe, Snapshot
+from slam.frame import Correspondence, FrameRecord, Intrinsics, InverseDepth, Keyframe, Snapshot
 from slam.lie import se3_mul
 
-Intrinsics = tuple[float, float, float, float]
 Edge = tuple[int, int]
 
 

@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from slam.config import Config, StartSettings
-from slam.frame import Correspondence, InverseDepth, PairPrediction
+from slam.frame import Correspondence, Intrinsics, InverseDepth, PairPrediction
 from slam.lie import se3_from_matrix, se3_inv, se3_matrix, se3_mul
 from slam.mapping import observe
 from slam.optimization import BundleAdjustment, bundle_adjust
 from slam.predictors.grid import Grid
 from slam.tracking import track
 
-Intrinsics = tuple[float, float, float, float]
 IDENTITY = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0)
 
 

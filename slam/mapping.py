@@ -9,11 +9,9 @@ from torch import Tensor
 
 from slam import kernels
 from slam.config import MappingSettings
-from slam.frame import Correspondence, InverseDepth
+from slam.frame import Correspondence, Intrinsics, InverseDepth
 from slam.lie import se3_inv, se3_matrix, se3_mul
 from slam.predictors.grid import Grid
-
-Intrinsics = tuple[float, float, float, float]
 
 
 def observe(

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from slam.config import Config
-from slam.frame import Features, Frame, Keyframe, PairGuess, TrackResult
+from slam.frame import Features, Frame, Intrinsics, Keyframe, PairGuess, TrackResult
 from slam.mapping import dense_flow, project_grid
 from slam.predictors import Predictor
 from slam.tracking import perspective_n_point, track, unproject
-
-Intrinsics = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)

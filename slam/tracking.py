@@ -9,10 +9,8 @@ from torch import Tensor
 
 from slam import kernels
 from slam.config import TrackingSettings
-from slam.frame import Correspondence, InverseDepth, TrackResult
+from slam.frame import Correspondence, Intrinsics, InverseDepth, TrackResult
 from slam.lie import se3_from_matrix
-
-Intrinsics = tuple[float, float, float, float]
 
 
 def track(

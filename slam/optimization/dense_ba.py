@@ -10,7 +10,7 @@ from torch import Tensor
 
 from slam import kernels
 from slam.config import BundleAdjustmentSettings, MappingSettings
-from slam.frame import Correspondence, InverseDepth
+from slam.frame import Correspondence, Intrinsics, InverseDepth
 from slam.lie import se3_exp, se3_inv, se3_mul
 from slam.mapping import observe
 from slam.predictors.grid import Grid
@@ -19,7 +19,6 @@ GIVE_UP = 1e3  # damping at which no step of any use is left
 CORRELATED = 8  # measurements that share one error: 2 x 2 in a flow patch, in both directions
 TRIES = 3  # steps tried for each one that may be taken
 
-Intrinsics = tuple[float, float, float, float]
 Edge = tuple[int, int]
 
 
