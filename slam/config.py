@@ -111,6 +111,9 @@ class MappingSettings(Section):
 class KeyframeSettings(Section):
     """When a frame becomes a keyframe."""
 
+    still: float = setting(
+        0.3, unit="px", help="median motion below which a frame is posed and no more", minimum=0.0
+    )
     match_fraction: float = setting(
         0.6, help="matched share below which a frame becomes a keyframe", minimum=0.0, maximum=1.0
     )

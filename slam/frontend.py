@@ -81,6 +81,7 @@ class Frontend:
         self._relocaliser = Relocaliser(predictor, config)
         self._reference: Frame | None = None
         self._between: list[Correspondence] = []  # the reference's pixels in the frames since
+        self._mapped: tuple[int, Correspondence] | None = None  # what last fed a keyframe
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None
         self._velocity = torch.tensor(IDENTITY, dtype=torch.float64)
@@ -174,6 +175,7 @@ class Frontend:
         for record in self.graph.records():
             self.graph.set_record(replace(record, state=TrackState.PENDING, measurement=None))
         self._reference, self._guess, self._last, self._on_trial = frame, NO_GUESS, None, True
+        self._mapped = None
         return Step(self.graph.record(frame.index), None)
 
     # --- tracking -----------------------------------------------------------------------------
@@ -189,11 +191,28 @@ class Frontend:
             pair, result = self._again(frame, keyframe, T_guess, pair, result)
         if self._lost(pair, result):
             return self._recover(frame, number)
+        if self._still(number, pair):
+            return self._publish(frame, number, result.T_fk, pair, TrackState.TRACKED)
         with self.timings.measure("map"):
             keyframe, T_fk = self._fuse(number, keyframe, pair, result.T_fk)
         if self._needs_keyframe(pair):
             return self._new_keyframe(frame, number, keyframe, T_fk)
         return self._publish(frame, number, T_fk, pair, TrackState.TRACKED)
+
+    def _still(self, number: int, pair: PairPrediction) -> bool:
+        """Motion filter: whether the view is where it was when it last fed the keyframe's depths.
+
+        Such a frame is posed and no more: what it sees is not a new observation.
+        """
+        last, self._mapped = self._mapped, (number, pair.forward)
+        if last is None or last[0] != number:
+            return False
+        both = (last[1].weight > 0) & (pair.forward.weight > 0)
+        moved = torch.linalg.vector_norm(pair.forward.target - last[1].target, dim=-1)[both]
+        still = len(moved) > 0 and float(moved.median()) < self.config.keyframes.still
+        if still:
+            self._mapped = last
+        return still
 
     def _again(
         self,

@@ -201,3 +201,18 @@ def test_two_runs_are_equal_to_the_bit(finished: Finished, sequence: Sequence) -
         slam.finish()
         for ours, theirs in zip(slam.graph.records(), finished.slam.graph.records(), strict=True):
             assert torch.equal(slam.graph.T_WC(ours), finished.slam.graph.T_WC(theirs))
+
+
+def test_a_view_seen_again_is_posed_and_feeds_no_depths(sequence: Sequence) -> None:
+    """The motion filter: one view, however often, is one observation."""
+    moving = sequence.images[: FIRST + 20]
+    last = moving[-1]
+    with closing(started(sequence)) as slam:
+        for image in moving:
+            slam.feed(image)
+        again = [replace(last, index=last.index + n, time=last.time + n) for n in range(1, 5)]
+        slam.feed(again[0])
+        before = slam.graph.keyframe(-1).depth
+        steps = [slam.feed(image) for image in again[1:]]
+        assert slam.graph.keyframe(-1).depth is before
+        assert {step.record.state for step in steps} == {TrackState.TRACKED}
