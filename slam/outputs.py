@@ -10,7 +10,7 @@ import platform
 import resource
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +127,8 @@ def save(
         ("keyframes.txt", keyframes),
     ):
         write_tum(folder / name, source.to_source_convention(path))
-    write_atomically(folder / "config.yaml", to_yaml(config).encode())
+    resolved = replace(config, run=replace(config.run, out=""))  # where it is, it is
+    write_atomically(folder / "config.yaml", to_yaml(resolved).encode())
     with slam.timings.measure("dense map"):
         grid, depths = densify(snapshot, slam.predictor.grid, config)
         cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
