@@ -84,8 +84,8 @@ def test_options_win_over_the_file_and_set_over_options(
     ("arguments", "message"),
     [
         (["--set", "source.strid=2"], "source.strid: unknown setting; did you mean source.stride?"),
-        (["--fov", "500"], "source.fov: wanted a number from 10 to 170 deg, got 500.0"),
-        (["--fov", "nan"], "source.fov: wanted a number from 10 to 170 deg, got"),
+        (["--fov", "500"], "source.fov: wanted a number from 10 to 150 deg, got 500.0"),
+        (["--fov", "nan"], "source.fov: wanted a number from 10 to 150 deg, got"),
         (["--stride", "0"], "source.stride: wanted a whole number of at least 1 frames, got 0"),
         (["--config", "nowhere.yaml"], "nowhere.yaml: No such file or directory"),
         (["--config", "nowhere"], "no 'nowhere' among the configs; there are: "),
