@@ -134,6 +134,9 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+    except OSError as error:  # a full disk says no name of its own
+        os.unlink(temporary)
+        raise OSError(error.errno, error.strerror, str(path)) from error
     except BaseException:
         os.unlink(temporary)
         raise
