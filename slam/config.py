@@ -22,11 +22,15 @@ class FlowSettings(Section):
     grid_stride: int = setting(
         4, unit="px", help="distance of the pixels that keep depth", minimum=1, maximum=64
     )
-    tracking_finest_scale: int = setting(
-        1, help="flow of tracking stops at 1/2^n", minimum=0, maximum=4
+    finest_scale: int = setting(1, help="patch search stops at 1/2^n", minimum=0, maximum=4)
+    tracking_iterations: int = setting(
+        2, help="of Lucas-Kanade at full size, when tracking", minimum=0, maximum=50
     )
-    keyframe_finest_scale: int = setting(
-        0, help="flow between keyframes stops at 1/2^n", minimum=0, maximum=4
+    keyframe_iterations: int = setting(
+        3, help="of Lucas-Kanade at full size, between keyframes", minimum=0, maximum=50
+    )
+    window: int = setting(
+        2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20
     )
     refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
     smoothness: float = setting(

@@ -1,5 +1,6 @@
 // The CPU's loops over blocks of pixels, compiled for several instruction sets.
 #pragma once
+#include "flow_refinement.h"
 #include "inverse_depth.h"
 #include "residuals.h"
 
@@ -56,6 +57,7 @@ struct Loops {
   double (*dense_sums)(const DenseKeyframe&, int64_t begin, int64_t end, float* work, double* gram,
                        double* edge_sums);
   void (*dense_update)(const DenseKeyframe&, const DenseUpdate&, int64_t begin, int64_t end);
+  void (*refine_flow)(const FlowRefinement&);
 };
 
 const Loops& loops();  // for this processor

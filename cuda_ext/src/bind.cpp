@@ -8,6 +8,7 @@
 
 #include "dense_ba.h"
 #include "depth_filter.h"
+#include "flow_refinement.h"
 #include "normal_equations.h"
 
 #ifndef SLAM_WITH_CUDA
@@ -200,6 +201,23 @@ void warp_inverse_depth(Floats value, Floats information, Pose T_ji, const Pinho
   SLAM_DISPATCH(at, warp_cpu(w), warp_cuda(w, at.device, at.stream));
 }
 
+void refine_flow(Array<const uint8_t, -1, -1> first, Array<const uint8_t, -1, -1> second,
+                 Array<float, -1, -1, 2> flow, int radius, int iterations, float regularisation,
+                 float longest_step, uintptr_t stream) {
+  const FlowRefinement r = {first.data(),
+                            second.data(),
+                            flow.data(),
+                            int(first.shape(0)),
+                            int(first.shape(1)),
+                            radius,
+                            regularisation,
+                            longest_step};
+  const Where at = where(flow, 1, stream);
+  nb::gil_scoped_release release;
+  SLAM_DISPATCH(at, refine_flow_cpu(r, iterations),
+                refine_flow_cuda(r, iterations, at.device, at.stream));
+}
+
 using Ints = HostArray<const int32_t, -1, 2>;
 using Rows = Array<const float, -1, -1>;
 
@@ -278,6 +296,7 @@ NB_MODULE(_slam_native, m) {
   m.def("triangulate_inverse_depth", &triangulate_inverse_depth);
   m.def("fuse_inverse_depth", &fuse_inverse_depth);
   m.def("warp_inverse_depth", &warp_inverse_depth);
+  m.def("refine_flow", &refine_flow);
   nb::class_<DenseInputs>(m, "DenseInputs")
       .def("__init__", [](DenseInputs* self, HostArray<const double, -1, 7> T_CW, Ints edge,
                           HostArray<const bool, -1> fixed, Rows inverse_depth, Rows prior,

@@ -11,6 +11,7 @@
 namespace slam {
 namespace SLAM_ISA {
 extern const Loops kLoops;
+void refine_flow_rows(const FlowRefinement& r);  // flow_refinement_cpu.cpp
 namespace {
 
 // Reads component `component` of eight consecutive pixels; zeros past the end.
@@ -200,7 +201,8 @@ const Loops kLoops = {accumulate<PoseResidual>,
                       fuse_range,
                       dense_cost,
                       dense_sums,
-                      dense_update};
+                      dense_update,
+                      refine_flow_rows};
 
 }  // namespace SLAM_ISA
 }  // namespace slam

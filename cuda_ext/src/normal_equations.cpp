@@ -26,6 +26,10 @@ const Loops& loops() {
   return portable::kLoops;
 }
 
+void refine_flow_cpu(const FlowRefinement& r, int iterations) {
+  for (int k = 0; k < iterations; ++k) loops().refine_flow(r);
+}
+
 namespace {
 
 constexpr int64_t kBlocksPerThread = 8;  // below that, waking a thread costs more than it saves

@@ -23,6 +23,7 @@ from slam.kernels.dense import (
     dense_ba_cost,
     dense_ba_step,
 )
+from slam.kernels.flow import refine_flow
 from slam.kernels.inverse_depth import (
     Grid,
     fuse_inverse_depth,
@@ -53,6 +54,7 @@ __all__ = [
     "pixel_depth_normal_equations",
     "pose_normal_equations",
     "ray_normal_equations",
+    "refine_flow",
     "solve_pose",
     "triangulate_inverse_depth",
     "warp_inverse_depth",
