@@ -98,9 +98,9 @@ class Backend:
     def _new_pairs(self, keyframes: Sequence[Keyframe], number: int) -> list[Edge]:
         """Undirected (i, j), i < j, that link a new keyframe."""
         near = self._neighbours(keyframes, number)
-        others = [j for j in range(number) if j not in near]
+        T_WC = torch.stack([k.T_WC for k in keyframes])
         count = self.config.bundle_adjustment.covisible_at_once
-        far = self._covisible(keyframes, number, others, count)
+        far = self._covisible(keyframes[number], T_WC, {number, *near}, count)
         return [(i, number) for i in sorted({*near, *far})]
 
     def _neighbours(self, keyframes: Sequence[Keyframe], number: int) -> list[int]:
@@ -113,27 +113,30 @@ class Backend:
     def _all_pairs(self, keyframes: Sequence[Keyframe]) -> list[Edge]:
         pairs: set[Edge] = set()
         count = self.config.bundle_adjustment.covisible
-        for i in range(len(keyframes)):
+        T_WC = torch.stack([k.T_WC for k in keyframes])
+        for i, keyframe in enumerate(keyframes):
             linked = set(self._neighbours(keyframes, i))
-            others = [j for j in range(len(keyframes)) if j != i and j not in linked]
-            linked |= set(self._covisible(keyframes, i, others, count))
+            linked |= set(self._covisible(keyframe, T_WC, {i, *linked}, count))
             pairs |= {(min(i, j), max(i, j)) for j in linked}
         return sorted(pairs)
 
     def _covisible(
-        self, keyframes: Sequence[Keyframe], number: int, others: Sequence[int], count: int
+        self, this: Keyframe, T_WC: Tensor, without: set[int], count: int
     ) -> list[int]:
-        """Keyframes that see what this one sees, those that moved least first, thinned in time."""
+        """Keyframes that see what this one sees, those that moved least first, thinned in time.
+
+        Args: T_WC: [N, 7] of all keyframes. without: numbers that are not wanted.
+        """
         settings, grid = self.config.bundle_adjustment, self.predictor.grid
-        this, found = keyframes[number], []
-        for j in others:
-            T_ji = relative(this.T_WC, keyframes[j].T_WC)
-            overlap, flow = covisibility(grid, this.depth, T_ji, self.graph.intrinsics)
-            if overlap > settings.overlap and flow < settings.covisible_flow * grid.width:
-                found.append((flow, j))
+        share, flow = covisibility(
+            grid, this.depth, relative(this.T_WC, T_WC), self.graph.intrinsics
+        )
+        fits = (share > settings.overlap) & (flow < settings.covisible_flow * grid.width)
         picked: list[int] = []
-        for _, j in sorted(found):
-            if len(picked) < count and all(abs(j - k) > 1 for k in picked):
+        for j in torch.where(fits, flow, torch.inf).argsort(stable=True).tolist():
+            if len(picked) == count or not fits[j]:
+                break
+            if j not in without and all(abs(j - k) > 1 for k in picked):
                 picked.append(j)
         return picked
 
@@ -191,11 +194,7 @@ class Backend:
         first = max(0, number + 1 - settings.window)
         anchors = 1 if first == 0 else settings.anchors
         window = range(first, number + 1)
-        edges = {
-            e: c
-            for e, c in self.graph.edges().items()
-            if (e[0] in window or e[1] in window) and max(e) <= number
-        }
+        edges = {e: c for e, c in self.graph.edges_at(window).items() if max(e) <= number}
         linked = sorted({k for e in edges for k in e} | set(window))
         free = range(first + anchors, number + 1)
         fixed = [k not in free for k in linked]

@@ -22,7 +22,12 @@ class FlowSettings(Section):
     grid_stride: int = setting(
         4, unit="px", help="distance of the pixels that keep depth", minimum=1, maximum=64
     )
-    finest_scale: int = setting(1, help="patch search stops at 1/2^n", minimum=0, maximum=4)
+    tracking_finest_scale: int = setting(
+        1, help="patch search stops at 1/2^n when tracking", minimum=0, maximum=4
+    )
+    keyframe_finest_scale: int = setting(
+        1, help="patch search stops at 1/2^n between keyframes", minimum=0, maximum=4
+    )
     tracking_iterations: int = setting(
         2, help="of Lucas-Kanade at full size, when tracking", minimum=0, maximum=50
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
@@ -27,6 +27,7 @@ class Graph:
         self._lock = threading.RLock()
         self._keyframes: list[Keyframe] = []
         self._edges: dict[Edge, Correspondence] = {}
+        self._edges_at: dict[int, set[Edge]] = {}  # by keyframe, at either end
         self._records: dict[int, FrameRecord] = {}
         self._order: list[int] = []
         self._frames_of: dict[int, list[int]] = {}
@@ -47,7 +48,8 @@ class Graph:
         """Forgets the keyframes and edges (a bad start); records stay and have no reference."""
         with self._lock:
             self._intrinsics = intrinsics
-            self._keyframes, self._edges, self._frames_of = [], {}, {}
+            self._keyframes, self._frames_of = [], {}
+            self._edges, self._edges_at = {}, {}
             for index, record in self._records.items():
                 self._records[index] = replace(record, keyframe=-1)
 
@@ -91,18 +93,33 @@ class Graph:
         with self._lock:
             return dict(self._edges)
 
+    def edges_at(self, numbers: Iterable[int]) -> dict[Edge, Correspondence]:
+        """The edges that begin or end at one of the given keyframes."""
+        with self._lock:
+            found = {e for k in numbers for e in self._edges_at.get(k, ())}
+            return {e: self._edges[e] for e in sorted(found)}
+
     def set_edges(self, pairs: Sequence[Edge], edges: Mapping[Edge, Correspondence]) -> None:
         """Replaces all edges between the given pairs of keyframes by the given ones."""
         with self._lock:
             for i, j in pairs:
-                self._edges.pop((i, j), None)
-                self._edges.pop((j, i), None)
-            self._edges.update(edges)
+                self._drop_edge((i, j))
+                self._drop_edge((j, i))
+            for edge, correspondence in edges.items():
+                self._edges[edge] = correspondence
+                for number in edge:
+                    self._edges_at.setdefault(number, set()).add(edge)
 
     def keep_edges(self, edges: Sequence[Edge]) -> None:
         """Drops every edge but these."""
         with self._lock:
-            self._edges = {e: self._edges[e] for e in edges if e in self._edges}
+            for edge in set(self._edges) - set(edges):
+                self._drop_edge(edge)
+
+    def _drop_edge(self, edge: Edge) -> None:
+        if self._edges.pop(edge, None) is not None:
+            for number in edge:
+                self._edges_at[number].discard(edge)
 
     def adopt(
         self,

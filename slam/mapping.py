@@ -13,6 +13,7 @@ from slam.frame import Correspondence, Intrinsics, InverseDepth
 from slam.lie import se3_inv, se3_matrix, se3_mul
 from slam.predictors.grid import Grid
 
+SPARSE = 6  # grid rows and columns between the pixels that tell covisibility
 
 def observe(
     grid: Grid,
@@ -85,22 +86,35 @@ def fill_holes(grid: Grid, depth: InverseDepth, settings: MappingSettings) -> In
 
 def covisibility(
     grid: Grid, depth: InverseDepth, T_ji: Tensor, intrinsics: Intrinsics
-) -> tuple[float, float]:
-    """Share of image i's known grid pixels seen in image j, and the median px they move."""
-    step = 4
-    target, seen = project_grid(grid, depth, T_ji, intrinsics, step)
-    if not seen.any():
-        return 0.0, float("inf")
-    length = torch.linalg.vector_norm(target - grid.pixel[::step], dim=-1)[seen]
-    return float(seen.sum()) / len(seen), float(length.median())
+) -> tuple[Tensor, Tensor]:
+    """Share of image i's known grid pixels that other images see, and the median px they move.
+
+    Args: T_ji: [N, 7] SE(3), take points of camera i to each of N others.
+    Returns two [N] float32, from a few hundred of the pixels; share 0 goes with inf px.
+    """
+    fx, fy, cx, cy = intrinsics
+    places = torch.arange(grid.rows * grid.columns).reshape(grid.rows, grid.columns)
+    places = places[SPARSE // 2 :: SPARSE, SPARSE // 2 :: SPARSE].reshape(-1)
+    pixel, value = grid.pixel[places], depth.value[places]
+    u, v = pixel.unbind(-1)
+    points = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)], -1)
+    M = se3_matrix(T_ji).float()
+    Y = points @ M[:, :3, :3].transpose(1, 2) + value[:, None] * M[:, None, :3, 3]
+    z = Y[..., 2].clamp(min=1e-6)
+    target = torch.stack([fx * Y[..., 0] / z + cx, fy * Y[..., 1] / z + cy], -1)
+    inside = (target >= 0).all(-1) & (target[..., 0] < grid.width) & (target[..., 1] < grid.height)
+    seen = inside & (Y[..., 2] > 1e-3) & (depth.information[places] > 0)
+    length = torch.linalg.vector_norm(target - pixel, dim=-1)
+    median = torch.where(seen, length, torch.nan).nanmedian(-1).values
+    return seen.float().mean(-1), median.nan_to_num(torch.inf)
 
 
 def project_grid(
-    grid: Grid, depth: InverseDepth, T_ji: Tensor, intrinsics: Intrinsics, step: int = 1
+    grid: Grid, depth: InverseDepth, T_ji: Tensor, intrinsics: Intrinsics
 ) -> tuple[Tensor, Tensor]:
     """Where image i's grid pixels land in image j [P, 2] px, and which of them are seen there."""
     fx, fy, cx, cy = intrinsics
-    pixel, value = grid.pixel[::step], depth.value[::step]
+    pixel, value = grid.pixel, depth.value
     u, v = pixel.unbind(-1)
     points = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)], -1)
     R, t = rotation_translation(T_ji)
@@ -108,7 +122,7 @@ def project_grid(
     z = Y[:, 2].clamp(min=1e-6)
     target = torch.stack([fx * Y[:, 0] / z + cx, fy * Y[:, 1] / z + cy], -1)
     inside = (target >= 0).all(-1) & (target[:, 0] < grid.width) & (target[:, 1] < grid.height)
-    return target, inside & (Y[:, 2] > 1e-3) & (depth.information[::step] > 0)
+    return target, inside & (Y[:, 2] > 1e-3) & (depth.information > 0)
 
 
 def rotation_translation(T: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,19 +71,20 @@ class FlowPredictor:
         )
 
     def _flow(self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool) -> np.ndarray:
-        images = (first.numpy(), second.numpy())
-        found = self._solver().calc(*images, np.empty(0) if guess is None else guess.numpy().copy())
-        flow = torch.from_numpy(found)
         settings = self.settings
+        start = np.empty(0) if guess is None else guess.numpy().copy()
+        found = self._solver(fine).calc(first.numpy(), second.numpy(), start)
         iterations = settings.keyframe_iterations if fine else settings.tracking_iterations
+        flow = torch.from_numpy(found)
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
         return found
 
-    def _solver(self) -> cv2.DISOpticalFlow:
+    def _solver(self, fine: bool) -> cv2.DISOpticalFlow:
         """A solver of this thread: they keep buffers and are not to be shared."""
-        if not hasattr(self._local, "solver"):
-            self._local.solver = new_solver(self.settings)
-        return self._local.solver
+        if not hasattr(self._local, "solvers"):
+            scales = (self.settings.tracking_finest_scale, self.settings.keyframe_finest_scale)
+            self._local.solvers = [new_solver(self.settings, scale) for scale in scales]
+        return self._local.solvers[fine]
 
     def _correspondence(
         self, features: Features, flow: np.ndarray, back: np.ndarray
@@ -111,10 +112,10 @@ class FlowPredictor:
         return Correspondence(target.contiguous(), torch.where(valid, 1 / variance, 0.0))
 
 
-def new_solver(settings: FlowSettings) -> cv2.DISOpticalFlow:
+def new_solver(settings: FlowSettings, finest_scale: int) -> cv2.DISOpticalFlow:
     """A DIS solver that stops at 1 / 2^finest_scale of the image."""
     solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-    solver.setFinestScale(settings.finest_scale)
+    solver.setFinestScale(finest_scale)
     solver.setVariationalRefinementIterations(settings.refinements)
     solver.setVariationalRefinementAlpha(settings.smoothness)
     solver.setVariationalRefinementGamma(settings.gradient)
