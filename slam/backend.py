@@ -18,6 +18,7 @@ from slam.graph import Edge, Graph
 from slam.mapping import covisibility, dense_flow, project_grid, relative
 from slam.optimization import BundleAdjustment, bundle_adjust
 from slam.predictors import Predictor
+from slam.shutter import ReadoutCost, Shutter, unroll
 from slam.timing import Timings
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Backend:
         self.last_cost = float("nan")
         self.hurry = threading.Event()  # set: the rounds of `finish` end early
         self._free_focal_at = config.focal.first
+        self._readout_at, self._readout_cost = config.shutter.first, ReadoutCost()
         self._measured_with: dict[Edge, Tensor] = {}
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges")
 
@@ -64,6 +66,7 @@ class Backend:
         """Forgets what belonged to a discarded start."""
         self._measured_with = {}
         self._free_focal_at = self.config.focal.first
+        self._readout_at, self._readout_cost = self.config.shutter.first, ReadoutCost()
         self.focal_sigma, self.last_cost = float("inf"), float("nan")
 
     def step(self, number: int) -> None:
@@ -76,13 +79,19 @@ class Backend:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
             with self.timings.measure("backend focal"):
                 self._search_focal(keyframes)
-            return
-        with self.timings.measure("backend window"):
-            self._adjust_window(keyframes, number)
+        else:
+            with self.timings.measure("backend window"):
+                self._adjust_window(keyframes, number)
+        if self.config.shutter.readout is None and number + 1 >= self._readout_at:
+            with self.timings.measure("backend shutter"):
+                self._search_readout(keyframes)
 
     def finish(self) -> None:
         """Global rounds: edges to all covisible keyframes, flow measured again, all moves."""
         settings = self.config.bundle_adjustment
+        if self.config.shutter.readout is None and np.isfinite(self._readout_at):
+            with self.timings.measure("final shutter"):
+                self._search_readout(self.graph.keyframes())
         for _ in range(settings.global_rounds if len(self.graph) > 1 else 0):
             if self.hurry.is_set():
                 return
@@ -217,6 +226,23 @@ class Backend:
         ]
         self._adopt(part, min(results, key=lambda r: r.cost))
 
+    def _search_readout(self, keyframes: Sequence[Keyframe]) -> None:
+        """Adjusts the last keyframes with three readout times; their costs tell the best one."""
+        settings, count = self.config.shutter, len(keyframes)
+        grown = max(count + 1, int(count * settings.growth))
+        self._readout_at = grown if count < settings.settled else float("inf")
+        window = range(max(0, count - settings.settled), count)
+        edges = {e: c for e, c in self.graph.edges_at(window).items() if set(e) <= set(window)}
+        if count < 3 or not edges:
+            return
+        part = Part([*window], edges, [k == window[0] for k in window], [False for _ in window])
+        now, iterations = self.graph.readout, self.config.bundle_adjustment.iterations
+        tried = [now - settings.step, now, now + settings.step]
+        costs = [self._solve(keyframes, part, iterations, readout=r).cost for r in tried]
+        self._readout_cost = self._readout_cost.plus(tried, [c * len(edges) for c in costs])
+        self.graph.set_readout(self._readout_cost.best(settings.limit, settings.least_gain))
+        self._adopt(part, self._solve(keyframes, part, iterations))
+
     def _everything(self, keyframes: Sequence[Keyframe]) -> Part:
         numbers = list(range(len(keyframes)))
         edges = {e: c for e, c in self.graph.edges().items() if max(e) < len(keyframes)}
@@ -230,9 +256,15 @@ class Backend:
         *,
         free_focal: bool = False,
         factor: float = 1.0,
+        readout: float | None = None,
     ) -> BundleAdjustment:
-        """Bundle adjustment of a part of the map, from `factor` times the focal length."""
+        """Bundle adjustment of a part of the map, from `factor` times the focal length.
+
+        Args: readout: s, of a rolling shutter; None = as the map says.
+        """
         fx, fy, cx, cy = self.graph.intrinsics
+        readout = self.graph.readout if readout is None else readout
+        edges = self._unrolled(keyframes, part, readout)
         place = {k: n for n, k in enumerate(part.numbers)}
         return bundle_adjust(
             self.predictor.grid,
@@ -241,7 +273,7 @@ class Backend:
                 tuple(keyframes[k].depth for k in part.numbers),
                 (factor * fx, factor * fy, cx, cy),
             ),
-            {(place[i], place[j]): c for (i, j), c in part.edges.items()},
+            {(place[i], place[j]): c for (i, j), c in edges.items()},
             part.fixed,
             part.held,
             self.config.bundle_adjustment,
@@ -250,6 +282,23 @@ class Backend:
             refine_focal=free_focal,
             relative_decrease=self.config.focal.relative_decrease if free_focal else None,
         )
+
+    def _unrolled(
+        self, keyframes: Sequence[Keyframe], part: Part, readout: float
+    ) -> dict[Edge, Correspondence]:
+        """The edges of a part as a global shutter would have measured them."""
+        if readout == 0.0:
+            return part.edges
+        grid, intrinsics = self.predictor.grid, self.graph.intrinsics
+        twist = {k: self.graph.twist(keyframes[k].frame.index) for k in part.numbers}
+
+        def corrected(i: int, j: int) -> Correspondence:
+            T_ji = relative(keyframes[i].T_WC, keyframes[j].T_WC)
+            shutter = Shutter(readout, grid.height, twist[i], twist[j])
+            value = keyframes[i].depth.value
+            return unroll(grid.pixel, value, part.edges[i, j], T_ji, intrinsics, shutter)
+
+        return {e: corrected(*e) for e in part.edges}
 
     def _adopt(self, part: Part, result: BundleAdjustment) -> None:
         self.last_cost = result.cost

@@ -278,6 +278,27 @@ class FocalSettings(Section):
 
 
 @dataclass(frozen=True, slots=True)
+class ShutterSettings(Section):
+    """Rolling shutter: rows that are read one after the other."""
+
+    readout: float | None = setting(
+        None,
+        unit="s",
+        help="from the first row to the last; negative = upwards, 0 = global, none = estimated",
+        minimum=-0.1,
+        maximum=0.1,
+    )
+    first: int = setting(6, unit="keyframes", help="when it is first estimated", minimum=3)
+    growth: float = setting(2.0, help="of the keyframe count until the next time", minimum=1.01)
+    settled: int = setting(24, unit="keyframes", help="when it is estimated last", minimum=3)
+    step: float = setting(0.01, unit="s", help="between the readouts that are tried", minimum=1e-4)
+    limit: float = setting(0.05, unit="s", help="largest estimate", minimum=0.0)
+    least_gain: float = setting(
+        0.02, help="share of the cost that it must save; else the shutter is global", minimum=0.0
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class SourceSettings(Section):
     """Where images come from."""
 
@@ -321,6 +342,7 @@ class Config(Section):
     relocalization: RelocalizationSettings = RelocalizationSettings()
     bundle_adjustment: BundleAdjustmentSettings = BundleAdjustmentSettings()
     focal: FocalSettings = FocalSettings()
+    shutter: ShutterSettings = ShutterSettings()
     map: MapSettings = MapSettings()
 
 

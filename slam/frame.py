@@ -20,6 +20,9 @@ class TrackState(Enum):
     LOST = "lost"  # no pose found; written between its neighbours'
 
 
+SOLVED = (TrackState.TRACKED, TrackState.RELOCALISED)
+
+
 @dataclass(frozen=True, slots=True)
 class Image:
     """One decoded image of a source."""

@@ -30,6 +30,7 @@ from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
 from slam.predictors import Predictor
 from slam.relocalization import Relocaliser
+from slam.shutter import Shutter, unroll, velocity
 from slam.timing import Timings
 from slam.tracking import track, track_from_scratch
 
@@ -186,7 +187,7 @@ class Frontend:
         T_guess = self._predict(number)
         pair = self._pair(keyframe.frame, frame)
         with self.timings.measure("pose"):
-            result = self._pose(keyframe, pair, T_guess)
+            result = self._pose(keyframe, frame, pair, T_guess)
         if not self._good(pair, result):
             pair, result = self._again(frame, keyframe, T_guess, pair, result)
         if self._lost(pair, result):
@@ -194,7 +195,8 @@ class Frontend:
         if self._still(number, pair):
             return self._publish(frame, number, result.T_fk, pair, TrackState.TRACKED)
         with self.timings.measure("map"):
-            keyframe, T_fk = self._fuse(number, keyframe, pair, result.T_fk)
+            measured = self._unrolled(keyframe, frame, pair.forward, result.T_fk)
+            keyframe, T_fk = self._fuse(number, keyframe, measured, result.T_fk)
         if self._needs_keyframe(pair):
             return self._new_keyframe(frame, number, keyframe, T_fk)
         return self._publish(frame, number, T_fk, pair, TrackState.TRACKED)
@@ -225,14 +227,14 @@ class Frontend:
         """Measures without the last flow as a guess; keeps the better of the two."""
         self._guess = NO_GUESS
         fresh = self._pair(keyframe.frame, frame)
-        other = self._pose(keyframe, fresh, T_guess)
+        other = self._pose(keyframe, frame, fresh, T_guess)
         if better(result, other) is other:
             return fresh, other
         self._guess = pair.flow
         return pair, result
 
     def _fuse(
-        self, number: int, keyframe: Keyframe, pair: PairPrediction, T_fk: Tensor
+        self, number: int, keyframe: Keyframe, measured: Correspondence, T_fk: Tensor
     ) -> tuple[Keyframe, Tensor]:
         """Feeds the keyframe's depths; returns it as it is now, and the pose in its scale.
 
@@ -240,7 +242,7 @@ class Frontend:
         stay, and the pose follows their scale.
         """
         seen = observe(
-            self.predictor.grid, pair.forward, T_fk, self.graph.intrinsics, self.config.mapping
+            self.predictor.grid, measured, T_fk, self.graph.intrinsics, self.config.mapping
         )
         after = fuse(keyframe.depth, seen, self.config.mapping)
         keyframe, scale = self.graph.fused(number, keyframe.depth, after)
@@ -261,15 +263,42 @@ class Frontend:
         last = self.graph.record(self._last.index)
         return se3_mul(self._velocity, se3_inv(last.T_kf))
 
-    def _pose(self, keyframe: Keyframe, pair: PairPrediction, T_guess: Tensor) -> TrackResult:
-        """Pose from the guess; where that is poor, also from scratch; the better one."""
-        grid, settings = self.predictor.grid, self.config.tracking
-        arguments = (grid.pixel, keyframe.depth, pair.forward)
-        intrinsics = self.graph.intrinsics
-        result = track(*arguments, T_guess, intrinsics, settings)
-        if result.inlier_fraction >= settings.good_inliers:
-            return result
-        return better(result, track_from_scratch(*arguments, intrinsics, settings))
+    def _pose(
+        self, keyframe: Keyframe, frame: Frame, pair: PairPrediction, T_guess: Tensor
+    ) -> TrackResult:
+        """Pose from the guess; where that is poor, also from scratch; the better one.
+
+        With a rolling shutter it is solved once more, with the velocity that came out.
+        """
+        settings, intrinsics = self.config.tracking, self.graph.intrinsics
+        measured = self._unrolled(keyframe, frame, pair.forward, T_guess)
+        arguments = (self.predictor.grid.pixel, keyframe.depth)
+        result = track(*arguments, measured, T_guess, intrinsics, settings)
+        if result.inlier_fraction < settings.good_inliers:
+            scratch = track_from_scratch(*arguments, measured, intrinsics, settings)
+            result = better(result, scratch)
+        if self.graph.readout != 0.0 and result.inlier_fraction >= settings.good_inliers:
+            measured = self._unrolled(keyframe, frame, pair.forward, result.T_fk)
+            result = track(*arguments, measured, result.T_fk, intrinsics, settings)
+        return result
+
+    def _unrolled(
+        self, keyframe: Keyframe, frame: Frame, measured: Correspondence, T_fk: Tensor
+    ) -> Correspondence:
+        """Measurements as a global shutter would have made them, by the motion since last."""
+        readout = self.graph.readout
+        if readout == 0.0 or self._last is None or self._last.seconds == frame.seconds:
+            return measured
+        T_WC = se3_mul(keyframe.T_WC, se3_inv(T_fk))
+        before = self.graph.T_WC(self.graph.record(self._last.index))
+        shutter = Shutter(
+            readout,
+            self.predictor.grid.height,
+            self.graph.twist(keyframe.frame.index),
+            velocity(before, T_WC, frame.seconds - self._last.seconds),
+        )
+        pixel, intrinsics = self.predictor.grid.pixel, self.graph.intrinsics
+        return unroll(pixel, keyframe.depth.value, measured, T_fk, intrinsics, shutter)
 
     def _good(self, pair: PairPrediction, result: TrackResult) -> bool:
         settings = self.config.tracking

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import threading
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor
 
-from slam.frame import Correspondence, FrameRecord, Intrinsics, InverseDepth, Keyframe, Snapshot
+from slam.frame import (
+    SOLVED,
+    Correspondence,
+    FrameRecord,
+    Intrinsics,
+    InverseDepth,
+    Keyframe,
+    Snapshot,
+)
 from slam.lie import se3_mul
+from slam.shutter import STILL, velocity
 
+FAR = 0.5  # s between two poses beyond which they do not tell a velocity
 Edge = tuple[int, int]
 
 
@@ -32,6 +42,18 @@ class Graph:
         self._order: list[int] = []
         self._frames_of: dict[int, list[int]] = {}
         self._intrinsics = intrinsics
+        self._readout = 0.0
+
+    @property
+    def readout(self) -> float:
+        """Time from an image's first row to its last, s, as estimated now; 0 = global shutter."""
+        with self._lock:
+            return self._readout
+
+    def set_readout(self, seconds: float) -> None:
+        """Takes over an estimate of the readout time."""
+        with self._lock:
+            self._readout = seconds
 
     @property
     def intrinsics(self) -> Intrinsics:
@@ -175,6 +197,20 @@ class Graph:
             raise ValueError(f"frame {record.index}: wanted one with a keyframe, it has none yet")
         with self._lock:
             return se3_mul(self._keyframes[record.keyframe].T_WC, record.T_kf)
+
+    def twist(self, index: int) -> Tensor:
+        """How points move in the camera's frame at one image, per second [6], by its neighbours.
+
+        0 where no two solved poses within FAR of each other tell.
+        """
+        with self._lock:
+            place = bisect_left(self._order, index)
+            near = [self._records[i] for i in self._order[max(0, place - 1) : place + 2]]
+            near = [r for r in near if r.keyframe >= 0 and r.state in SOLVED]
+            if len(near) < 2 or not 0 < near[-1].seconds - near[0].seconds < FAR:
+                return STILL
+            ends = (self.T_WC(near[0]), self.T_WC(near[-1]))
+            return velocity(*ends, near[-1].seconds - near[0].seconds)
 
     def snapshot(self) -> Snapshot:
         """An immutable view of everything."""

@@ -24,11 +24,10 @@ from slam.densification import densify
 from slam.evaluation import EvaluationResult, evaluate
 from slam.evaluation.report import plot_run
 from slam.export import choose_voxel_size, voxel_downsample, write_ply
-from slam.frame import FrameRecord, InverseDepth, Snapshot, TrackState
+from slam.frame import SOLVED, FrameRecord, InverseDepth, Snapshot, TrackState
 from slam.frontend import Step
 from slam.mapcloud import point_cloud
 from slam.predictors import Grid
-from slam.refinement import SOLVED
 from slam.sources import Source
 from slam.system import Slam
 from slam.trajectory import Trajectory, write_atomically, write_tum

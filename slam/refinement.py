@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from slam.config import Config
-from slam.frame import FrameRecord, InverseDepth, TrackState
+from slam.frame import SOLVED, FrameRecord, InverseDepth, TrackState
 from slam.graph import Graph
 from slam.lie import se3_interpolate, se3_inv, se3_mul
 from slam.measurement import unpack
 from slam.predictors.grid import Grid
+from slam.shutter import Shutter, unroll
 from slam.tracking import track
-
-SOLVED = (TrackState.TRACKED, TrackState.RELOCALISED)
 
 
 def refine_frames(graph: Graph, grid: Grid, config: Config) -> None:
@@ -25,18 +24,25 @@ def refine_frames(graph: Graph, grid: Grid, config: Config) -> None:
         if record.measurement is None or record.keyframe < 0:
             continue
         keep, measured = unpack(grid, record.measurement)
-        depth = graph.keyframe(record.keyframe).depth
-        result = track(
-            grid.pixel[keep].contiguous(),
-            InverseDepth(depth.value[keep].contiguous(), depth.information[keep].contiguous()),
-            measured,
-            se3_inv(record.T_kf),
-            graph.intrinsics,
-            config.tracking,
+        keyframe = graph.keyframe(record.keyframe)
+        pixel, depth = grid.pixel[keep].contiguous(), thinned_depth(keyframe.depth, keep)
+        shutter = Shutter(
+            graph.readout,
+            grid.height,
+            graph.twist(keyframe.frame.index),
+            graph.twist(record.index),
         )
+        T_fk = se3_inv(record.T_kf)
+        measured = unroll(pixel, depth.value, measured, T_fk, graph.intrinsics, shutter)
+        result = track(pixel, depth, measured, T_fk, graph.intrinsics, config.tracking)
         enough = result.count >= config.tracking.minimum_points / 4  # a quarter was kept
         if enough and result.inlier_fraction > config.tracking.lost_inliers:
             graph.set_record(replace(record, T_kf=se3_inv(result.T_fk)))
+
+
+def thinned_depth(depth: InverseDepth, keep: Tensor) -> InverseDepth:
+    """Depths of some of the grid's places."""
+    return InverseDepth(depth.value[keep].contiguous(), depth.information[keep].contiguous())
 
 
 def fill_gaps(graph: Graph) -> None:

@@ -26,6 +26,7 @@ ORDER = [
     "matching",
     "predictors",
     "measurement",
+    "shutter",
     "tracking",
     "mapping",
     "optimization",

@@ -3,6 +3,7 @@
 #include "flow_refinement.h"
 #include "inverse_depth.h"
 #include "residuals.h"
+#include "shutter.h"
 
 namespace slam {
 
@@ -58,6 +59,7 @@ struct Loops {
                        double* edge_sums);
   void (*dense_update)(const DenseKeyframe&, const DenseUpdate&, int64_t begin, int64_t end);
   void (*refine_flow)(const FlowRefinement&);
+  void (*unroll)(const Unrolling&, int64_t pixels);
 };
 
 const Loops& loops();  // for this processor

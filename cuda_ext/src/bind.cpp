@@ -10,6 +10,7 @@
 #include "depth_filter.h"
 #include "flow_refinement.h"
 #include "normal_equations.h"
+#include "shutter.h"
 
 #ifndef SLAM_WITH_CUDA
 #define SLAM_WITH_CUDA 0
@@ -201,6 +202,36 @@ void warp_inverse_depth(Floats value, Floats information, Pose T_ji, const Pinho
   SLAM_DISPATCH(at, warp_cpu(w), warp_cuda(w, at.device, at.stream));
 }
 
+Twist twist_from(const HostArray<const double, 6>& twist) {
+  Twist out;
+  for (int k = 0; k < 3; ++k) {
+    out.v[k] = float(twist.data()[k]);
+    out.w[k] = float(twist.data()[3 + k]);
+  }
+  return out;
+}
+
+void unroll_target(Pairs pixel, Floats inverse_depth, Pairs target, Pose T_ji,
+                   HostArray<const double, 6> twist_i, HostArray<const double, 6> twist_j,
+                   const Pinhole& camera, float readout, int height, Array<float, -1, 2> corrected,
+                   uintptr_t stream) {
+  const Unrolling r = {pixel.data(),
+                       inverse_depth.data(),
+                       target.data(),
+                       corrected.data(),
+                       camera,
+                       motion_from_pose(T_ji.data()),
+                       twist_from(twist_i),
+                       twist_from(twist_j),
+                       readout,
+                       0.5f * float(height - 1),
+                       float(height)};
+  const Where at = where(inverse_depth, 1, stream);
+  const int64_t pixels = int64_t(inverse_depth.shape(0));
+  nb::gil_scoped_release release;
+  SLAM_DISPATCH(at, unroll_cpu(r, pixels), unroll_cuda(r, pixels, at.device, at.stream));
+}
+
 void refine_flow(Array<const uint8_t, -1, -1> first, Array<const uint8_t, -1, -1> second,
                  Array<float, -1, -1, 2> flow, int radius, int iterations, float regularisation,
                  float longest_step, uintptr_t stream) {
@@ -296,6 +327,7 @@ NB_MODULE(_slam_native, m) {
   m.def("triangulate_inverse_depth", &triangulate_inverse_depth);
   m.def("fuse_inverse_depth", &fuse_inverse_depth);
   m.def("warp_inverse_depth", &warp_inverse_depth);
+  m.def("unroll_target", &unroll_target);
   m.def("refine_flow", &refine_flow);
   nb::class_<DenseInputs>(m, "DenseInputs")
       .def("__init__", [](DenseInputs* self, HostArray<const double, -1, 7> T_CW, Ints edge,

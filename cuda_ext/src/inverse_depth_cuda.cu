@@ -1,6 +1,7 @@
-// The inverse-depth filter over a whole grid, on CUDA: one pixel a thread.
+// The inverse-depth filter and the rolling shutter over a whole grid, on CUDA: one pixel a thread.
 #include "cuda_support.cuh"
 #include "depth_filter.h"
+#include "shutter.h"
 
 namespace slam {
 namespace {
@@ -23,6 +24,15 @@ __global__ void fuse_pixels(float* value, float* information, const float* new_v
   const auto m = fuse(value[p], information[p], new_value[p], new_information[p], options);
   value[p] = m.value;
   information[p] = m.information;
+}
+
+__global__ void unroll_pixels(Unrolling r, int64_t pixels) {
+  const int64_t p = this_pixel();
+  if (p >= pixels) return;
+  const auto moved = unroll(r, r.pixel[2 * p], r.pixel[2 * p + 1], r.inverse_depth[p],
+                            r.target[2 * p], r.target[2 * p + 1]);
+  r.corrected[2 * p] = moved.u;
+  r.corrected[2 * p + 1] = moved.v;
 }
 
 __device__ Warped warp_cell(const Warp& w, int64_t cell) {
@@ -62,6 +72,13 @@ void fuse_cuda(float* value, float* information, const float* new_value,
   fuse_pixels<<<blocks_for(pixels), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(
       value, information, new_value, new_information, options, pixels);
   check(cudaGetLastError(), "fuse_inverse_depth");
+}
+
+void unroll_cuda(const Unrolling& r, int64_t pixels, int device, void* stream) {
+  if (pixels == 0) return;
+  const DeviceGuard guard(device);
+  unroll_pixels<<<blocks_for(pixels), kThreads, 0, static_cast<cudaStream_t>(stream)>>>(r, pixels);
+  check(cudaGetLastError(), "unroll_target");
 }
 
 void warp_cuda(const Warp& w, int device, void* stream) {

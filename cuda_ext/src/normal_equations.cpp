@@ -26,6 +26,8 @@ const Loops& loops() {
   return portable::kLoops;
 }
 
+void unroll_cpu(const Unrolling& r, int64_t pixels) { loops().unroll(r, pixels); }
+
 void refine_flow_cpu(const FlowRefinement& r, int iterations) {
   for (int k = 0; k < iterations; ++k) loops().refine_flow(r);
 }

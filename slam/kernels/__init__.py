@@ -38,6 +38,7 @@ from slam.kernels.pose import (
     ray_normal_equations,
     solve_pose,
 )
+from slam.kernels.shutter import unroll_target
 
 __all__ = [
     "DenseProblem",
@@ -57,6 +58,7 @@ __all__ = [
     "refine_flow",
     "solve_pose",
     "triangulate_inverse_depth",
+    "unroll_target",
     "warp_inverse_depth",
 ]
 

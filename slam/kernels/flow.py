@@ -21,9 +21,10 @@ def refine_flow(
 ) -> None:
     """Move the flow to where windows fit best, in place (Lucas & Kanade 1981).
 
-    The pixels of a cell of 2x2 move together, with the window around it. A window is warped by the flow of its own pixels, compared with the mean gradient of both
-    images, and with its mean difference (brightness) removed. Pixels that leave the second image
-    do not count in the windows around them.
+    The pixels of a cell of 2x2 move together, with the window around it. A window is warped by the
+    flow of its own pixels, compared with the mean gradient of both images, and with its mean
+    difference (brightness) removed. Pixels that leave the second image do not count in the windows
+    around them.
 
     Args:
         first, second: [h, w] uint8, grey.
