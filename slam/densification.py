@@ -25,6 +25,7 @@ ITERATIONS = 2  # of the fit, each with the neighbours that lie on the one befor
 AGREES = 2.5  # sigma, beyond which a neighbour does not lie on the plane
 AGREES_RELATIVE = 0.02  # of the depth, added to a neighbour's sigma: surfaces are not quite planes
 STEEPEST = 0.05  # sigma of the change of inverse depth from one grid pixel to the next, relative
+DISAGREEMENT = 3  # power of the share of neighbours on the plane in its information: edges
 GUIDE_BLUR = 1.0  # px, sigma: takes the noise out of the colours that are compared
 SMALLEST = 1e-15  # keeps divisions by what may be 0 finite
 
@@ -51,7 +52,8 @@ def upsample(
 
     A pixel without a measured neighbour within `settings.reach` keeps information 0, and one at the
     rim of what was measured gets little: nothing is invented. The information falls where the
-    neighbours scatter round the plane, and with the square of the share of them that lie on it.
+    neighbours scatter round the plane, and with the share of them that lie on it: pixels at an
+    edge, which may belong to either side, are the first to go.
 
     In numpy: torch would split these small arrays among threads that wait for each other.
 
@@ -174,5 +176,5 @@ def _measured(
     scatter = (weight * plane.residual(near) ** 2).sum(0) / np.maximum(agreeing, SMALLEST)
     variance = CORRELATED * plane.variance + scatter + (relative_floor * plane.value) ** 2
     share = agreeing / np.maximum(total, SMALLEST)
-    information = np.where(known, share**2 / variance, 0)
+    information = np.where(known, share**DISAGREEMENT / variance, 0)
     return np.where(known, plane.value, 1).astype(np.float32), information.astype(np.float32)

@@ -29,6 +29,7 @@ OUTPUTS = {
     "keyframes.txt",
     "keyframes.npz",
     "map.ply",
+    "map.jpg",
     "config.yaml",
     "report.json",
     "report.png",
