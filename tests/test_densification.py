@@ -69,13 +69,22 @@ def test_noise_is_averaged_and_sigma_is_no_smaller_than_the_error() -> None:
     assert 0.3 < whitened.square().mean().sqrt() < 1.0
 
 
-def test_outliers_do_not_move_the_plane() -> None:
-    wrong = torch.rand(len(COARSE.pixel), generator=torch.Generator().manual_seed(1)) < 0.12
-    spoiled = torch.where(wrong, 1.8, 1.0) * slanted(COARSE)
-    got = solve(known(spoiled, 0.02))
+@pytest.mark.parametrize(("share", "factor"), [(0.12, 1.8), (0.15, 4.0)])
+def test_outliers_do_not_move_the_plane(share: float, factor: float) -> None:
+    wrong = torch.rand(len(COARSE.pixel), generator=torch.Generator().manual_seed(1)) < share
+    got = solve(known(torch.where(wrong, factor, 1.0) * slanted(COARSE), 0.02))
     error = (got.value / slanted(FINE) - 1).abs()
-    assert error.quantile(0.98) < 0.01
+    assert error.quantile(0.97) < 0.01
     assert error[confidence(got) > SURE].quantile(0.99) < 0.01
+    assert (got.information > 0).float().mean() > 0.99
+
+
+def test_a_surface_rougher_than_the_depths_claim_is_not_trusted_more_than_it_is_smooth() -> None:
+    rough = InverseDepth(slanted(COARSE) * noise(0.03), known(slanted(COARSE), 0.005).information)
+    smooth = InverseDepth(slanted(COARSE), rough.information)
+    error = solve(rough).value / slanted(FINE) - 1
+    assert (error * confidence(solve(rough))).square().mean().sqrt() < 1.0
+    assert confidence(solve(rough)).median() < 0.5 * confidence(solve(smooth)).median()
 
 
 def test_vague_depths_follow_sure_ones() -> None:
@@ -113,6 +122,13 @@ def test_no_points_fly_between_the_surfaces_of_an_edge() -> None:
     assert len(cloud.points) > 0.8 * len(FINE.pixel)
     z = cloud.points[:, 2]
     assert (np.minimum(abs(z - 1 / 0.8), abs(z - 1 / 0.4)) < 0.15).all()
+
+
+def test_pixels_at_an_edge_that_no_colour_shows_are_trusted_least() -> None:
+    truth = torch.where(COARSE.pixel[:, 0] < 80, 0.8, 0.4)
+    trust = confidence(solve(known(truth, 0.02)))
+    at, away = ((FINE.pixel[:, 0] - 80).abs() < limit for limit in (3, 20))
+    assert trust[at].median() < 0.35 * trust[~away].median()
 
 
 def test_what_is_far_from_every_measurement_stays_unknown() -> None:
