@@ -69,7 +69,7 @@ def test_noise_is_averaged_and_sigma_is_no_smaller_than_the_error() -> None:
     assert 0.3 < whitened.square().mean().sqrt() < 1.0
 
 
-@pytest.mark.parametrize(("share", "factor"), [(0.12, 1.8), (0.15, 4.0)])
+@pytest.mark.parametrize(("share", "factor"), [(0.12, 1.8), (0.3, 3.0)])
 def test_outliers_do_not_move_the_plane(share: float, factor: float) -> None:
     wrong = torch.rand(len(COARSE.pixel), generator=torch.Generator().manual_seed(1)) < share
     got = solve(known(torch.where(wrong, factor, 1.0) * slanted(COARSE), 0.02))
@@ -79,11 +79,10 @@ def test_outliers_do_not_move_the_plane(share: float, factor: float) -> None:
     assert (got.information > 0).float().mean() > 0.99
 
 
-def test_a_surface_rougher_than_the_depths_claim_is_not_trusted_more_than_it_is_smooth() -> None:
-    rough = InverseDepth(slanted(COARSE) * noise(0.03), known(slanted(COARSE), 0.005).information)
-    smooth = InverseDepth(slanted(COARSE), rough.information)
-    error = solve(rough).value / slanted(FINE) - 1
-    assert (error * confidence(solve(rough))).square().mean().sqrt() < 1.0
+def test_a_surface_rougher_than_its_depths_claim_loses_trust() -> None:
+    """The noise is 2.4 of their sigmas: most neighbours still count as on the plane."""
+    smooth = known(slanted(COARSE), 0.005)
+    rough = InverseDepth(smooth.value * noise(0.012), smooth.information)
     assert confidence(solve(rough)).median() < 0.5 * confidence(solve(smooth)).median()
 
 
@@ -128,7 +127,7 @@ def test_pixels_at_an_edge_that_no_colour_shows_are_trusted_least() -> None:
     truth = torch.where(COARSE.pixel[:, 0] < 80, 0.8, 0.4)
     trust = confidence(solve(known(truth, 0.02)))
     at, away = ((FINE.pixel[:, 0] - 80).abs() < limit for limit in (3, 20))
-    assert trust[at].median() < 0.35 * trust[~away].median()
+    assert trust[at].median() < 0.27 * trust[~away].median()  # 0.33 by their scatter alone
 
 
 def test_what_is_far_from_every_measurement_stays_unknown() -> None:
