@@ -94,6 +94,10 @@ def _eval_depth(options: argparse.Namespace) -> int:
     source = open_source(options.source, format=options.format, calibration=options.calib)
     threshold = MapSettings().confidence if options.confidence is None else options.confidence
     result = evaluate_keyframe_depth(options.run, source, threshold)
+    if options.plot is not None:
+        from slam.evaluation.report import plot_depth_errors  # matplotlib, only where it is used
+
+        plot_depth_errors(options.plot, result, title=source.name)
     print(json.dumps(dataclasses.asdict(result), indent=2) if options.json else result.summary())
     return 0
 
@@ -190,6 +194,7 @@ def _add_eval_depth(commands: argparse._SubParsersAction) -> argparse.ArgumentPa
     add("--format", metavar="F", default="auto", help="of the source (default: recognised)")
     add("--calib", metavar="C", default="auto", help="as the run was given")
     add("--json", action="store_true", help="print JSON")
+    add("--plot", metavar="FILE.png", type=Path, help="draw coverage against error")
     return command
 
 

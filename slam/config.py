@@ -238,7 +238,12 @@ class MapSettings(Section):
     """The dense cloud that is written."""
 
     stride: int = setting(2, unit="px", help="distance of its pixels", minimum=1)
-    views: int = setting(3, help="keyframes that each pixel is measured in", minimum=2)
+    reach: int = setting(
+        3, unit="grid steps", help="how far depths count for a pixel", minimum=1, maximum=8
+    )
+    color: float = setting(
+        12.0, unit="grey levels", help="colour difference at which they hardly count", minimum=0.1
+    )
     confidence: float = setting(
         20.0, help="1 / relative sigma that a written point has at least", minimum=0.0
     )

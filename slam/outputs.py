@@ -22,7 +22,7 @@ from slam import __version__
 from slam.config import Config, to_yaml
 from slam.densification import densify
 from slam.evaluation import EvaluationResult, evaluate
-from slam.evaluation.report import plot_run
+from slam.evaluation.report import plot_run, write_map_picture
 from slam.export import choose_voxel_size, voxel_downsample, write_ply
 from slam.frame import SOLVED, FrameRecord, InverseDepth, Snapshot, TrackState
 from slam.frontend import Step
@@ -136,6 +136,7 @@ def save(
         size = choose_voxel_size(cloud.points)
         cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)
     write_ply(folder / "map.ply", cloud.points, cloud.colors, cloud.confidence)
+    write_map_picture(folder / "map.jpg", cloud.points, cloud.colors, trajectory)
     weak = np.array([r.time for r in snapshot.records if r.state not in SOLVED])
     final = _evaluation(trajectory, source, weak)
     report = _report(slam, source, journal, snapshot.records, len(snapshot.keyframes)) | extra

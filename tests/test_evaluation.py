@@ -395,10 +395,32 @@ def test_sparsification_falls_where_confidence_tells_the_truth() -> None:
     sensor = np.full(10_000, 2.0)
     sigma = generator.uniform(0.001, 0.3, 10_000)
     predicted = sensor * (1 + sigma * generator.normal(size=10_000)).clip(0.1)
-    fractions = np.array([0.1, 0.5, 1.0])
-    honest = sparsification(predicted, 1 / sigma, sensor, 1.0, fractions)
-    assert honest[0] < 0.3 * honest[1] < 0.3 * honest[2]
-    assert sparsification(predicted, sigma, sensor, 1.0, fractions)[0] > honest[2]
+    kept = (1.0, 0.5, 0.1)
+    honest = sparsification(predicted, 1 / sigma, sensor, 1.0, kept)
+    assert honest.median[2] < 0.3 * honest.median[1] < 0.3 * honest.median[0]
+    assert honest.best_half == pytest.approx(honest.median[1] / honest.median[0])
+    assert honest.confidence[1] == pytest.approx(np.median(1 / sigma), rel=1e-3)
+    wrong = sparsification(predicted, sigma, sensor, 1.0, kept)
+    assert wrong.median[2] > honest.median[0] and wrong.best_half > 1
+    assert 0 < honest.excess_area < 0.3 * wrong.excess_area
+
+
+def test_the_best_possible_order_has_no_excess_and_coverage_counts_the_sensors_pixels() -> None:
+    sensor = np.full(1000, 2.0)
+    error = np.linspace(0, 0.2, 1000)
+    predicted, confidence = sensor * (1 + error), 1 / (error + 0.01)
+    confidence[800:] = 0  # not measured: the worst fifth
+    kept = tuple(n / 10 for n in range(10, 0, -1))
+    curve = sparsification(predicted, confidence, sensor, 1.0, kept)
+    assert curve.median == curve.best_possible and curve.excess_area == 0
+    assert curve.coverage == pytest.approx([0.08 * n for n in range(10, 0, -1)])
+    assert curve.median[0] == pytest.approx(np.median(error[:800]))
+    assert curve.best_half == pytest.approx(0.5, rel=0.01)
+    shuffled = np.random.default_rng(1).permutation(error[:800])
+    random = sparsification(sensor[:800], np.ones(800), sensor[:800] / (1 + shuffled), 1.0, kept)
+    assert random.best_half == pytest.approx(1.0, abs=0.15)
+    # of errors spread evenly the best possible median falls in a line: 1 - k, from k = 0.1 to 1
+    assert random.excess_area == pytest.approx(0.9**2 / 2, abs=0.05)
 
 
 def test_depth_without_overlap_is_named() -> None:

@@ -34,6 +34,17 @@ def test_trajectory_error(
     assert report["posed"] >= 0.99 * report["frames"]
     if name.startswith("icl"):
         assert report["ate"]["rotation_rmse_deg"] <= 1.0
+    else:
+        check_depth(run_cli("eval-depth", tmp_path / "out", slam_data / name, "--json"))
+
+
+def check_depth(result: CommandResult) -> None:
+    """Against the sensor: accurate on most of what it sees, and confidence ranks the errors."""
+    values = json.loads(result.out)
+    assert values["errors"]["median_relative"] <= 0.025
+    assert values["errors"]["coverage"] >= 0.65
+    curve = values["curve"]
+    assert curve["median"][curve["kept"].index(0.5)] <= 0.65 * curve["median"][0]
 
 
 def test_written_trajectory_compares_with_the_data_sets_own_file(

@@ -29,6 +29,7 @@ OUTPUTS = {
     "keyframes.txt",
     "keyframes.npz",
     "map.ply",
+    "map.jpg",
     "config.yaml",
     "report.json",
     "report.png",
@@ -85,6 +86,33 @@ def test_map_lies_on_the_room(sample_run: Path) -> None:
     inside = ((points > -0.1) & (points < np.array([6.1, 5.1, 3.1]))).all(axis=1)
     assert len(points) > 20000
     assert inside.mean() > 0.98
+
+
+def test_depth_is_right_on_nearly_all_pixels_and_confidence_ranks_its_errors(
+    sample_run: Path, tmp_path: Path, run_cli: Command
+) -> None:
+    plot = tmp_path / "depth.png"
+    result = run_cli("eval-depth", sample_run, SAMPLE, "--json", "--plot", plot)
+    values = json.loads(result.out)
+    assert values["errors"]["median_relative"] < 0.004
+    assert values["errors"]["coverage"] > 0.9
+    assert values["errors"]["within_10_percent"] > 0.95
+    median = values["curve"]["median"]
+    half = median[values["curve"]["kept"].index(0.5)]
+    assert half <= 0.65 * median[0]
+    assert cv2.imread(str(plot)).shape == (780, 1200, 3)
+    table = run_cli("eval-depth", sample_run, SAMPLE).out.splitlines()[-10:]
+    medians = [float(row.split()[3]) for row in table]
+    assert medians == sorted(medians, reverse=True)
+    assert medians[0] == pytest.approx(median[0], abs=1e-4)
+
+
+def test_the_maps_picture_shows_the_room_and_is_small(sample_run: Path) -> None:
+    image = cv2.imread(str(sample_run / "map.jpg"))
+    assert image.shape == (720, 1280, 3)
+    assert (sample_run / "map.jpg").stat().st_size < 400_000
+    empty = (abs(image.astype(int) - [28, 22, 18]) < 12).all(axis=-1)  # the background, BGR
+    assert empty.mean() < 0.4
 
 
 def test_without_bundle_adjustment_the_sample_drifts(

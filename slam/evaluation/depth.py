@@ -56,27 +56,57 @@ def depth_errors(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Sparsification:
+    """Errors of ever fewer pixels, the most confident ones: they fall where confidence is right."""
+
+    kept: tuple[float, ...]  # share of the compared pixels, falling from 1
+    coverage: tuple[float, ...]  # the same pixels / the sensor's valid pixels
+    confidence: tuple[float, ...]  # the least among them
+    median: tuple[float, ...]  # their median relative error
+    best_possible: tuple[float, ...]  # the same of as many pixels, kept by their true error
+
+    @property
+    def best_half(self) -> float:
+        """Median error of the most confident half over that of all; nan if half is not in kept."""
+        halves = [m for k, m in zip(self.kept, self.median, strict=True) if abs(k - 0.5) < 1e-9]
+        return halves[0] / max(self.median[0], 1e-12) if halves else float("nan")
+
+    @property
+    def excess_area(self) -> float:
+        """AUSE: area between the curve and the best possible one, over the median error of all."""
+        gap = np.subtract(self.median, self.best_possible) / max(self.median[0], 1e-12)
+        return float(np.sum((gap[1:] + gap[:-1]) / 2 * -np.diff(self.kept)))
+
+
 def sparsification(
     predicted: np.ndarray,
     confidence: np.ndarray,
     sensor: np.ndarray,
     scale: float,
-    kept_fractions: np.ndarray,
-) -> np.ndarray:
-    """Median relative error of the most confident pixels: falls where confidence tells the truth.
+    kept: tuple[float, ...],
+) -> Sparsification:
+    """Errors of the most confident pixels; arrays as in best_scale.
 
     Args:
-        kept_fractions: [Q] in (0, 1], the fraction of compared pixels kept, most confident first.
-    Returns [Q] float64. Raises ValueError where no pixel has both depths.
+        kept: shares in (0, 1] of the compared pixels, falling from 1.
+    Raises ValueError where no pixel has both depths.
     """
     _require_same_shape(predicted, confidence, sensor)
     both = _measured(predicted, confidence) & _valid(sensor)
     if not both.any():
         raise ValueError("sparsification wants pixels with predicted and sensor depth, got none")
-    relative = _relative_errors(predicted[both], sensor[both], scale)
-    sorted_errors = relative[np.argsort(-confidence[both], kind="stable")]
-    counts = np.ceil(np.asarray(kept_fractions) * len(sorted_errors)).astype(int)
-    return np.array([np.median(sorted_errors[: max(count, 1)]) for count in counts])
+    relative, trust = _relative_errors(predicted[both], sensor[both], scale), confidence[both]
+    order = np.argsort(-trust, kind="stable")
+    counts = [max(1, int(np.ceil(share * len(order)))) for share in kept]
+    rising = np.sort(relative)
+    return Sparsification(
+        kept=kept,
+        coverage=tuple(count / int(_valid(sensor).sum()) for count in counts),
+        confidence=tuple(float(trust[order[count - 1]]) for count in counts),
+        median=tuple(float(np.median(relative[order[:count]])) for count in counts),
+        best_possible=tuple(float(np.median(rising[:count])) for count in counts),
+    )
 
 
 def _measured(predicted: np.ndarray, confidence: np.ndarray) -> np.ndarray:

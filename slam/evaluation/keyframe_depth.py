@@ -10,11 +10,17 @@ import numpy as np
 import torch
 
 from slam.camera import Camera
-from slam.evaluation.depth import DepthErrors, best_scale, depth_errors, sparsification
+from slam.evaluation.depth import (
+    DepthErrors,
+    Sparsification,
+    best_scale,
+    depth_errors,
+    sparsification,
+)
 from slam.sources import Source
 
 ARRAYS = ("index", "inverse_depth", "information", "pixel", "working_size")
-KEPT = np.linspace(1.0, 0.1, 10)  # fractions of the sparsification curve
+KEPT = tuple(n / 20 for n in range(20, 0, -1))  # shares on the sparsification curve
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +31,30 @@ class KeyframeDepthResult:
     scale: float  # metres per unit of the run
     keyframes: int  # that had a depth map
     threshold: float  # confidence, 1 / relative sigma
-    kept: tuple[float, ...]  # fractions kept, the most confident ones
-    median_kept: tuple[float, ...]  # median relative error of each fraction
+    curve: Sparsification  # of all measured pixels, whatever their confidence
 
     def summary(self) -> str:
-        """A few lines for a person."""
+        """A few lines and the curve as a table, for a person."""
         lines = [
             f"{self.keyframes} keyframes with depth, scale {self.scale:.4f}",
             f"median relative error {self.errors.median_relative:.4f} on "
             f"{100 * self.errors.coverage:.1f} % of the sensor's valid pixels "
             f"(confidence >= {self.threshold:g}); "
             f"{100 * self.errors.within_10_percent:.1f} % within 10 %",
-            "most confident fraction: median relative error",
+            f"all measured pixels: the most confident half has {self.curve.best_half:.2f} times "
+            f"the median error, AUSE {self.curve.excess_area:.3f}",
+            "coverage  confidence  median error  best possible",
         ]
+        rows = zip(
+            self.curve.coverage,
+            self.curve.confidence,
+            self.curve.median,
+            self.curve.best_possible,
+            strict=True,
+        )
         lines += [
-            f"  {kept:4.0%}  {error:.4f}"
-            for kept, error in zip(self.kept, self.median_kept, strict=True)
+            f"{100 * coverage:6.1f} %  {least:10.1f}  {median:12.4f}  {best:13.4f}"
+            for coverage, least, median, best in list(rows)[::2]
         ]
         return "\n".join(lines)
 
@@ -80,16 +94,14 @@ def evaluate_keyframe_depth(folder: Path, source: Source, threshold: float) -> K
     if not sensor:
         raise ValueError(f"{source.path}: no depth map within 20 ms of a keyframe of {folder}")
     depth, truth, known = np.stack(predicted), np.stack(sensor), np.stack(trust)
-    known = np.where(known >= threshold, known, 0.0)
-    scale = best_scale(depth, known, truth)
-    curve = sparsification(depth, known, truth, scale, KEPT)
+    certain = np.where(known >= threshold, known, 0.0)
+    scale = best_scale(depth, certain, truth)
     return KeyframeDepthResult(
-        errors=depth_errors(depth, known, truth, scale),
+        errors=depth_errors(depth, certain, truth, scale),
         scale=scale,
         keyframes=len(sensor),
         threshold=threshold,
-        kept=tuple(float(k) for k in KEPT),
-        median_kept=tuple(float(e) for e in curve),
+        curve=sparsification(depth, known, truth, scale, KEPT),
     )
 
 

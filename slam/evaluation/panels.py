@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
+from slam.evaluation.depth import Sparsification
 from slam.evaluation.metrics import path_distances
-from slam.evaluation.scene_view import choose_viewpoint, ground_plane
-from slam.evaluation.splat import halve, render_view, splat
+from slam.evaluation.scene_view import ground_plane, render_map
+from slam.evaluation.splat import halve, splat
 from slam.trajectory import Trajectory
 
 INK = "#20262e"
@@ -31,7 +32,6 @@ GAP = 3.5  # times the median interval: a longer one is a span without poses
 CEILING_MARGIN = 0.15  # of the map's height: what is this far above the path is left out from above
 LARGEST_CUT = 0.6  # of the points: where the ceiling's cut would take more, it is no ceiling
 NEAREST_PATH = 0.4  # of the viewer's distance to its pose: path that is nearer is not drawn
-SPLAT_OF_EXTENT = 1 / 400  # edge of a splat over the scene's extent
 
 
 def background_rgb() -> np.ndarray:
@@ -166,16 +166,27 @@ def draw_view(axes: Axes, points: np.ndarray, colors: np.ndarray, estimate: Traj
         write_note(axes, "no points in the map")
         return
     width, height = pixel_size(axes)
-    low, high = np.percentile(points, [5, 95], axis=0)
-    size = max(float(np.linalg.norm(high - low)) * SPLAT_OF_EXTENT, 1e-9)
-    view = choose_viewpoint(estimate, points, size, 2 * width, 2 * height)
-    image = halve(render_view(points, colors, view, size, background_rgb()))
+    image, view = render_map(points, colors, estimate, (width, height), background_rgb())
     axes.imshow(image, extent=(0, 2 * width, 2 * height, 0), interpolation="nearest")
     pixels, depth = view.project(estimate.positions)
     pixels[depth <= view.nearest * NEAREST_PATH] = np.nan
     axes.plot(*with_gaps(estimate.times, pixels).T, color=PATH_ON_MAP, lw=1.2, alpha=0.9)
     axes.set_xlim(0, 2 * width)
     axes.set_ylim(2 * height, 0)
+
+
+def draw_depth_errors(axes: Axes, curve: Sparsification, coverage: float, median: float) -> None:
+    """Median error over coverage, the best possible one, and where the default threshold lies."""
+    covered = 100 * np.array(curve.coverage)
+    axes.plot(covered, curve.median, color=ESTIMATE, lw=2, label="the most confident pixels")
+    axes.plot(covered, curve.best_possible, color=TRUTH, lw=2, label="best possible order")
+    axes.plot(100 * coverage, median, "o", color=START, ms=8, label="at the threshold", zorder=5)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, None)
+    axes.set_xlabel("share of the sensor's valid pixels [%]")
+    axes.set_ylabel("median relative depth error")
+    axes.set_title("Depth error over coverage")
+    _finish_plot(axes)
 
 
 def time_spans(times: np.ndarray, states: Sequence[str] | None) -> list[tuple[float, float, str]]:

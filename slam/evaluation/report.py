@@ -6,15 +6,19 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
+import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from slam.evaluation.alignment import transform_points, transform_trajectory
 from slam.evaluation.evaluate import EvaluationResult
+from slam.evaluation.keyframe_depth import KeyframeDepthResult
 from slam.evaluation.panels import (
     INK,
+    background_rgb,
     draw_colored_path,
+    draw_depth_errors,
     draw_errors,
     draw_map_from_above,
     draw_path,
@@ -23,11 +27,13 @@ from slam.evaluation.panels import (
     time_spans,
     write_note,
 )
-from slam.evaluation.scene_view import up_direction
+from slam.evaluation.scene_view import render_map, up_direction
 from slam.trajectory import Trajectory, write_atomically
 
 DPI = 120
 MOST_POINTS = 1_000_000  # drawn; of more, every n-th
+PICTURE = (1280, 720)  # px, of the map alone
+JPEG_QUALITY = 82
 SCALE_FREE = "map units"
 
 
@@ -100,6 +106,33 @@ def plot_evaluation(path: Path, result: EvaluationResult, *, title: str) -> None
     spans = time_spans(result.estimate.times, None)
     draw_errors(lower, result.estimate.times, result.errors, rmse, spans)
     _save(figure, path)
+
+
+def plot_depth_errors(path: Path, result: KeyframeDepthResult, *, title: str) -> None:
+    """Writes the median depth error over coverage, beside the best possible one, as a PNG."""
+    errors = result.errors
+    facts = (
+        f"median relative error {errors.median_relative:.4f} on {100 * errors.coverage:.1f} % "
+        f"(confidence ≥ {result.threshold:g})   ·   {result.keyframes} keyframes"
+    )
+    figure = _figure(title, facts, (10, 6.5))
+    axes = figure.add_axes((0.09, 0.11, 0.88, 0.7))
+    draw_depth_errors(axes, result.curve, errors.coverage, errors.median_relative)
+    _save(figure, path)
+
+
+def write_map_picture(
+    path: Path, points: np.ndarray, colors: np.ndarray, estimate: Trajectory
+) -> None:
+    """Writes the map [N, 3] seen from behind one of the path's poses as a JPEG, PICTURE px."""
+    width, height = PICTURE
+    image = np.broadcast_to(background_rgb(), (height, width, 3))
+    shown = slice(None, None, max(1, -(-len(points) // MOST_POINTS)))
+    if len(points) and len(estimate):
+        image, _ = render_map(points[shown], colors[shown], estimate, PICTURE, background_rgb())
+    bgr = np.ascontiguousarray(image[..., ::-1])
+    _, content = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    write_atomically(path, content.tobytes())
 
 
 def _figure(title: str, facts: str, size: tuple[float, float]) -> Figure:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from slam.evaluation.splat import View, render_view
+from slam.evaluation.splat import View, halve, render_view
 from slam.trajectory import Trajectory
 
 FIELD_OF_VIEW = 60.0  # deg, horizontal, of the perspective picture
@@ -17,6 +17,7 @@ TRIAL_POINTS = 50_000
 STEP_BACK = 0.7  # of the median depth: how far behind a pose the viewer stands
 STEP_UP = 0.4  # of the median depth: how far above
 LONG_SIDE = 1.5  # length over width of a map that is drawn with its long side across the page
+SPLAT_OF_EXTENT = 1 / 400  # edge of a splat over the scene's extent
 BIN_OF_RADIUS = 0.03  # width of a bin in the histograms of ground_plane, of the map's radius
 IMAGE_DOWN_WEIGHT = 0.05  # of image down against level x axes, in up_direction
 CLEAR_ANSWER = 0.3  # length of the mean down direction below which cameras do not agree on it
@@ -114,6 +115,25 @@ def choose_viewpoint(
             best, best_filled = View(pose, _focal(width), width, height, nearest), filled
     assert best is not None  # a trajectory that is asked for a viewpoint has a pose
     return best
+
+
+def render_map(
+    points: np.ndarray,
+    colors: np.ndarray,
+    trajectory: Trajectory,
+    size: tuple[int, int],
+    background: np.ndarray,
+) -> tuple[np.ndarray, View]:
+    """The map seen from behind one of the path's poses [h, w, 3] uint8, drawn at twice the size.
+
+    Args:
+        points: [N > 0, 3] world. colors: [N, 3] uint8. size: (w, h) px. background: [3] uint8.
+    Returns the picture and the view of twice its size.
+    """
+    low, high = np.percentile(points, [5, 95], axis=0)
+    edge = max(float(np.linalg.norm(high - low)) * SPLAT_OF_EXTENT, 1e-9)
+    view = choose_viewpoint(trajectory, points, edge, 2 * size[0], 2 * size[1])
+    return halve(render_view(points, colors, view, edge, background)), view
 
 
 def _focal(width: int) -> float:
