@@ -45,6 +45,8 @@ ORDER = [
     "evaluation",
     "outputs",
     "run",
+    "arguments",
+    "bench",
     "doctor",
     "cli",
     "__main__",
