@@ -151,7 +151,7 @@ def _add_kernels(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     command.set_defaults(command=_kernels)
     add = command.add_argument
     add("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
-    add("--threads", metavar="N", type=_positive, default=2, help="CPU threads (default: 2)")
+    add("--threads", metavar="N", type=_positive, default=1, help="CPU threads (default: 1)")
     _add_json(command)
     return command
 
