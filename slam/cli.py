@@ -61,6 +61,8 @@ def _eval(options: argparse.Namespace) -> int:
 
     settings = {"frames": options.frames, "max_dt": options.max_dt, "format": options.format}
     given = {name: value for name, value in settings.items() if value is not None}
+    if options.plot is not None and options.plot.suffix.lower() != ".png":
+        raise ValueError(f"--plot: wanted a file name that ends in .png, got {options.plot}")
     result = evaluate_files(options.trajectory, options.ground_truth, **given)
     if options.plot is not None:
         from slam.evaluation.report import plot_evaluation  # matplotlib, only where it is used
