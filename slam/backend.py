@@ -72,18 +72,18 @@ class Backend:
     def step(self, number: int) -> None:
         """Links keyframe `number` to its neighbours and adjusts the window that ends with it."""
         keyframes = self.graph.keyframes()[: number + 1]
-        with self.timings.measure("backend edges"):
+        with self.timings.measure("backend edges", number):
             fine = not self.config.run.realtime
             self._measure(keyframes, self._new_pairs(keyframes, number), fine=fine)
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
-            with self.timings.measure("backend focal"):
+            with self.timings.measure("backend focal", number):
                 self._search_focal(keyframes)
         else:
-            with self.timings.measure("backend window"):
+            with self.timings.measure("backend window", number):
                 self._adjust_window(keyframes, number)
         if self.config.shutter.readout is None and number + 1 >= self._readout_at:
-            with self.timings.measure("backend shutter"):
+            with self.timings.measure("backend shutter", number):
                 self._search_readout(keyframes)
 
     def finish(self) -> None:

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slam import __version__
+from slam.arguments import add_setting_arguments, add_source_arguments, run_overrides
+from slam.bench.arguments import add_bench
 
 BAD_INPUT = 2  # exit status, as argparse's own
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from slam.config import load_config
 
-    config = load_config(options.config, _run_overrides(options))
+    config = load_config(options.config, run_overrides(options))
     from slam.run import run  # after the settings: a mistake in them shows at once
 
     result = run(config)
@@ -54,29 +56,13 @@ def _run(options: argparse.Namespace) -> int:
     return result.exit_code
 
 
-def _run_overrides(options: argparse.Namespace) -> list[str]:
-    """The options of `slam run` as `section.key=value`; --set comes last and wins."""
-    settings = {
-        "source.path": options.source,
-        "source.format": options.format,
-        "source.calibration": options.calib,
-        "source.fov": options.fov,
-        "source.start": options.start,
-        "source.end": options.end,
-        "source.stride": options.stride,
-        "run.out": options.out,
-        "run.threads": options.threads,
-        "run.realtime": "true" if options.realtime else None,
-    }
-    given = [f"{name}={value}" for name, value in settings.items() if value is not None]
-    return given + options.set
-
-
 def _eval(options: argparse.Namespace) -> int:
     from slam.evaluation import evaluate_files, format_table
 
     settings = {"frames": options.frames, "max_dt": options.max_dt, "format": options.format}
     given = {name: value for name, value in settings.items() if value is not None}
+    if options.plot is not None and options.plot.suffix.lower() != ".png":
+        raise ValueError(f"--plot: wanted a file name that ends in .png, got {options.plot}")
     result = evaluate_files(options.trajectory, options.ground_truth, **given)
     if options.plot is not None:
         from slam.evaluation.report import plot_evaluation  # matplotlib, only where it is used
@@ -127,8 +113,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"slam {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_run, _add_eval, _add_eval_depth, _add_sample, _add_doctor):
-        command = add(commands)
+    first = [add(commands) for add in (_add_run, _add_eval, _add_eval_depth)]
+    last = [add(commands) for add in (_add_sample, _add_doctor)]
+    for command in [*first, *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
     return parser
@@ -137,36 +124,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     command = commands.add_parser("run", help="estimate the camera's path and a map from images")
     command.set_defaults(command=_run)
-    add = command.add_argument
-    add("source", metavar="SOURCE", help="folder of a data set or of images, or a video file")
-    add("--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)")
-    add(
-        "--format",
-        metavar="F",
-        help="tum, euroc, 7scenes, icl, eth3d, kitti, folder or video (default: recognised)",
+    add_source_arguments(command)
+    command.add_argument(
+        "--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)"
     )
-    add(
-        "--calib", metavar="C", help="auto, none, a published one's name, or a file (default: auto)"
-    )
-    add(
-        "--fov",
-        metavar="DEG",
-        type=float,
-        help="horizontal, to start from without calibration (default: 60)",
-    )
-    add("--start", metavar="I", type=int, help="index of the first image used")
-    add("--end", metavar="I", type=int, help="stop before this image")
-    add("--stride", metavar="N", type=int, help="use every N-th image")
-    add("--config", metavar="C", help="a YAML file or the name of a preset")
-    add(
-        "--set",
-        metavar="section.key=value",
-        action="append",
-        default=[],
-        help="one setting, e.g. tracking.huber=2; may be repeated",
-    )
-    add("--realtime", action="store_true", help="at the camera's pace: the newest image wins")
-    add("--threads", metavar="N", type=int, help="threads of the kernels (default: 2)")
+    add_setting_arguments(command)
     return command
 
 

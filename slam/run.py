@@ -67,16 +67,7 @@ def run(config: Config) -> RunResult:
 
     Raises ValueError, FileNotFoundError or OSError for bad input.
     """
-    chosen = config.source
-    source = open_source(
-        chosen.path,
-        format=chosen.format,
-        calibration=chosen.calibration,
-        fov=chosen.fov,
-        start=chosen.start,
-        end=chosen.end,
-        stride=chosen.stride,
-    )
+    source = open_configured(config)
     journal = Journal()
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
         folder = output_folder(config, source.name)
@@ -97,6 +88,20 @@ def run(config: Config) -> RunResult:
     return RunResult(folder, report, INTERRUPTED if interrupt.count else 0)
 
 
+def open_configured(config: Config) -> Source:
+    """The source that a configuration names. Raises as open_source does."""
+    chosen = config.source
+    return open_source(
+        chosen.path,
+        format=chosen.format,
+        calibration=chosen.calibration,
+        fov=chosen.fov,
+        start=chosen.start,
+        end=chosen.end,
+        stride=chosen.stride,
+    )
+
+
 def _loop(
     slam: Slam, source: Source, config: Config, journal: Journal, interrupt: Interrupt
 ) -> tuple[Exception | None, dict[str, Any]]:
@@ -106,7 +111,7 @@ def _loop(
     broken: Exception | None = None
     journal.started = time.perf_counter()
     try:
-        with _progress(len(source.times)) as bar, closing(images) as stream:
+        with progress(len(source.times)) as bar, closing(images) as stream:
             for image in stream:
                 step = slam.feed(image)
                 journal.note(step)
@@ -150,7 +155,8 @@ def _real_time(live: RealTime, journal: Journal) -> dict[str, Any]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[tqdm]:
+def progress(total: int) -> Iterator[tqdm]:
+    """A bar of frames on a terminal's standard error; none elsewhere, nor with -q."""
     quiet = logging.getLogger("slam").getEffectiveLevel() >= logging.ERROR
     with tqdm(total=total, unit="frame", disable=True if quiet else None, file=sys.stderr) as bar:
         yield bar

@@ -19,6 +19,8 @@ from slam.predictors import FlowPredictor
 from slam.refinement import fill_gaps, refine_frames
 from slam.timing import Timings
 
+WAIT = "wait for backend"  # stage of the frontend
+
 
 class Slam:
     """Feed it images in the order of time; `finish`, then read `graph`.
@@ -92,17 +94,22 @@ class Slam:
     def _on_keyframe(self, number: int) -> None:
         self._tasks.put(lambda: self.backend.step(number))
         if not self.config.run.realtime:
-            self._drain()
+            self._wait()
 
     def _good_start(self) -> bool:
         """Whether the first keyframes explain their measurements and know their depths."""
-        self._drain()
+        self._wait()
         start = self.config.start
         known = [
             float((k.depth.information > (start.known_sigma * k.depth.value) ** -2).float().mean())
             for k in self.graph.keyframes()
         ]
         return self.backend.last_cost < start.trial_cost and max(known) > start.trial_known
+
+    def _wait(self) -> None:
+        """Lets the backend catch up while the frontend has a frame in hand."""
+        with self.timings.measure(WAIT):
+            self._drain()
 
     def _drain(self) -> None:
         self._tasks.join()

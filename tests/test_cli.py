@@ -150,7 +150,35 @@ def test_wrong_arguments_are_status_2(run_cli: Run, arguments: list[str]) -> Non
     assert "error: " in result.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("command", ["run", "eval", "sample", "doctor"])
+@pytest.mark.parametrize("text", ["nan", "-1", "inf"])
+def test_eval_wants_a_time_to_match_within(run_cli: Run, text: str) -> None:
+    truth = Path(slam.__file__).parents[1] / "datasets" / "sample" / "groundtruth.txt"
+    result = run_cli("eval", truth, truth, f"--max-dt={text}")
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"slam: error: max_dt: wanted a time of at least 0 s, got {float(text)}\n"
+
+
+def test_eval_wants_a_picture_it_can_draw_before_it_works(run_cli: Run, tmp_path: Path) -> None:
+    result = run_cli("eval", "nowhere", "nowhere", "--plot", tmp_path / "errors.xyz")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "--plot: wanted a file name that ends in .png, got " in result.err
+
+
+def test_eval_does_not_call_a_free_scale_an_error(run_cli: Run, tmp_path: Path) -> None:
+    truth = Path(slam.__file__).parents[1] / "datasets" / "sample" / "groundtruth.txt"
+    rows = [x.split() for x in truth.read_text().splitlines() if x and not x.startswith("#")]
+    half = tmp_path / "half.txt"
+    half.write_text(
+        "\n".join(" ".join([t, *(str(float(x) / 2) for x in p[:3]), *p[3:]]) for t, *p in rows)
+    )
+    result = run_cli("eval", half, truth)
+    (line,) = [line for line in result.out.splitlines() if line.startswith("scale")]
+    assert line.split()[:4] == ["scale", "2", "(true", "/"]
+    assert "100 % from metric; a monocular run is free to have any" in line
+    assert "error" not in line
+
+
+@pytest.mark.parametrize("command", ["run", "eval", "bench", "sample", "doctor"])
 def test_every_command_has_help(run_cli: Run, command: str) -> None:
     result = run_cli(command, "--help")
     assert result.code == 0

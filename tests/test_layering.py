@@ -46,6 +46,8 @@ ORDER = [
     "evaluation",
     "outputs",
     "run",
+    "arguments",
+    "bench",
     "doctor",
     "cli",
     "__main__",

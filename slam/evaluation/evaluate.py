@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,8 +117,10 @@ def evaluate(
         weak: [W] stamps of poses that were not measured: they do not count as posed.
         align: alignment for rotation, relative errors and the matched paths in the result.
         seconds_per_unit: of the stamps; None: 1, or 1/30 where all stamps are integers (ICL-NUIM).
-    Raises ValueError for fewer than 3 matched poses or a path that does not move.
+    Raises ValueError for fewer than 3 matched poses, a path that does not move, or a max_dt that is
+    no time.
     """
+    _require_time("max_dt", max_dt)
     pairs = associate(ground_truth.times, estimate.times, max_dt)
     _require_matches(estimate, ground_truth, pairs, max_dt)
     true, matched = ground_truth.select(pairs[:, 0]), estimate.select(pairs[:, 1])
@@ -173,6 +176,7 @@ def evaluate_files(
         format: of both files; "auto" tells each from its content.
     Raises FileNotFoundError and ValueError as read_trajectory and evaluate do.
     """
+    _require_time("max_dt", max_dt)
     estimate = read_trajectory(trajectory_path, format)
     ground_truth = read_trajectory(ground_truth_path, format)
     from_file = isinstance(frames, (str, Path))
@@ -214,6 +218,11 @@ def _with_times(
         f"{path}: KITTI rows have no times and the other file has {len(other)} poses for "
         f"{len(rows)} rows; give the stamps of all {len(rows)} frames (--frames times.txt)"
     )
+
+
+def _require_time(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}: wanted a time of at least 0 s, got {value}")
 
 
 def _require_matches(

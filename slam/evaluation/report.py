@@ -156,7 +156,7 @@ def _result_facts(result: EvaluationResult) -> str:
     if result.rotation is not None:
         facts.append(f"rotation {result.rotation.rmse:.2f}°")
     facts.append(f"path {result.path_length:.2f} m")
-    facts.append(f"scale {result.scale:.4g}")
+    facts.append(f"scale (true/estimated) {result.scale:.4g}")
     if result.completeness is not None:
         facts.append(f"{100 * result.completeness.fraction:.1f} % of frames posed")
     return "   ·   ".join(facts)

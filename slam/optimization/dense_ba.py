@@ -153,7 +153,7 @@ def _result(
     values = problem.inverse_depth
     information = observed_information(grid, T_WC, values, edges, problem.intrinsics, mapping)
     depth = tuple(
-        old if stays else InverseDepth(values[i].contiguous(), information[i])
+        old if stays else InverseDepth(values[i].clone(), information[i].clone())
         for i, (old, stays) in enumerate(zip(state.depth, held, strict=True))
     )
     mean_cost = cost / max(int((problem.weight > 0).sum()), 1)

@@ -100,14 +100,17 @@ class Source:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def images(self) -> Generator[Image, None, None]:
-        """The images in order, decoded and undistorted ahead in one thread.
+    def images(self, places: Iterable[int] | None = None) -> Generator[Image, None, None]:
+        """The images, decoded and undistorted ahead in one thread.
+
+        Args: places: which, as places in this selection, in the order wanted; None = all of them.
 
         A damaged image is left out, with a warning, and its name added to `skipped`. Closing the
         iterator early ends the thread. Raises ValueError for an image of another size.
         """
         read = self._frames.reader()
-        for image in prefetch(lambda place: self._load(read, place), range(len(self))):
+        chosen = range(len(self)) if places is None else places
+        for image in prefetch(lambda place: self._load(read, place), chosen):
             if isinstance(image, Image):
                 yield image
             else:

@@ -1,0 +1,61 @@
+"""Arguments that several commands share: a source, its settings, and the overrides they become."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_source_arguments(command: argparse.ArgumentParser) -> None:
+    """SOURCE, how it is read, and which part of it."""
+    add = command.add_argument
+    add("source", metavar="SOURCE", help="folder of a data set or of images, or a video file")
+    add(
+        "--format",
+        metavar="F",
+        help="tum, euroc, 7scenes, icl, eth3d, kitti, folder or video (default: recognised)",
+    )
+    add(
+        "--calib", metavar="C", help="auto, none, a published one's name, or a file (default: auto)"
+    )
+    add(
+        "--fov",
+        metavar="DEG",
+        type=float,
+        help="horizontal, to start from without calibration (default: 60)",
+    )
+    add("--start", metavar="I", type=int, help="index of the first image used")
+    add("--end", metavar="I", type=int, help="stop before this image")
+    add("--stride", metavar="N", type=int, help="use every N-th image")
+    add("--realtime", action="store_true", help="at the camera's pace: the newest image wins")
+
+
+def add_setting_arguments(command: argparse.ArgumentParser) -> None:
+    """Settings from a file and single ones."""
+    add = command.add_argument
+    add("--config", metavar="C", help="a YAML file or the name of a preset")
+    add(
+        "--set",
+        metavar="section.key=value",
+        action="append",
+        default=[],
+        help="one setting, e.g. tracking.huber=2; may be repeated",
+    )
+    add("--threads", metavar="N", type=int, help="threads of the kernels (default: 2)")
+
+
+def run_overrides(options: argparse.Namespace) -> list[str]:
+    """These options as `section.key=value`; --set comes last and wins."""
+    settings = {
+        "source.path": options.source,
+        "source.format": options.format,
+        "source.calibration": options.calib,
+        "source.fov": options.fov,
+        "source.start": options.start,
+        "source.end": options.end,
+        "source.stride": options.stride,
+        "run.out": getattr(options, "out", None),
+        "run.threads": options.threads,
+        "run.realtime": "true" if options.realtime else None,
+    }
+    given = [f"{name}={value}" for name, value in settings.items() if value is not None]
+    return given + options.set
