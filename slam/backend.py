@@ -6,14 +6,14 @@ import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from slam.config import Config
-from slam.frame import Correspondence, Keyframe, PairGuess
+from slam.frame import Correspondence, InverseDepth, Keyframe, PairGuess
 from slam.graph import Edge, Graph
 from slam.mapping import covisibility, dense_flow, project_grid, relative
 from slam.optimization import BundleAdjustment, bundle_adjust
@@ -129,9 +129,7 @@ class Backend:
             pairs |= {(min(i, j), max(i, j)) for j in linked}
         return sorted(pairs)
 
-    def _covisible(
-        self, this: Keyframe, T_WC: Tensor, without: set[int], count: int
-    ) -> list[int]:
+    def _covisible(self, this: Keyframe, T_WC: Tensor, without: set[int], count: int) -> list[int]:
         """Keyframes that see what this one sees, those that moved least first, thinned in time.
 
         Args: T_WC: [N, 7] of all keyframes. without: numbers that are not wanted.
@@ -301,6 +299,10 @@ class Backend:
         return {e: corrected(*e) for e in part.edges}
 
     def _adopt(self, part: Part, result: BundleAdjustment) -> None:
+        if sum(part.fixed) < 2:
+            result = in_scale_of(
+                torch.stack([self.graph.keyframe(k).T_WC for k in part.numbers]), result
+            )
         self.last_cost = result.cost
         if np.isfinite(result.focal_sigma):
             self.focal_sigma = result.focal_sigma
@@ -309,3 +311,19 @@ class Backend:
             {k: result.depth[n] for n, k in enumerate(part.numbers) if not part.held[n]},
             result.intrinsics,
         )
+
+
+def in_scale_of(T_WC: Tensor, result: BundleAdjustment) -> BundleAdjustment:
+    """The result, which has no scale of its own, in the scale of the poses [N, 7] before it.
+
+    Poses published earlier and later are then of one size. The first pose stays.
+    """
+    first = T_WC[0, :3]
+    before, after = T_WC[:, :3] - first, result.T_WC[:, :3] - result.T_WC[0, :3]
+    factor = float((before * after).sum() / (after * after).sum().clamp(min=1e-30))
+    if not factor > 0:
+        return result
+    poses = result.T_WC.clone()
+    poses[:, :3] = result.T_WC[0, :3] + factor * after
+    depth = tuple(InverseDepth(d.value / factor, d.information * factor**2) for d in result.depth)
+    return replace(result, T_WC=poses, depth=depth)

@@ -34,9 +34,7 @@ class FlowSettings(Section):
     keyframe_iterations: int = setting(
         3, help="of Lucas-Kanade at full size, between keyframes", minimum=0, maximum=50
     )
-    window: int = setting(
-        2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20
-    )
+    window: int = setting(2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20)
     refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
     smoothness: float = setting(
         10.0, help="weight of smoothness in them: more is biased across depths", minimum=0.0
@@ -128,6 +126,9 @@ class KeyframeSettings(Section):
     )
     flow: float = setting(
         0.08, unit="widths", help="median flow above which a frame becomes a keyframe", minimum=0.0
+    )
+    trial_flow: float = setting(
+        0.06, unit="widths", help="the same while the start is on trial", minimum=0.0
     )
 
 
@@ -293,7 +294,7 @@ class ShutterSettings(Section):
         minimum=-0.1,
         maximum=0.1,
     )
-    first: int = setting(6, unit="keyframes", help="when it is first estimated", minimum=3)
+    first: int = setting(5, unit="keyframes", help="when it is first estimated", minimum=3)
     growth: float = setting(2.0, help="of the keyframe count until the next time", minimum=1.01)
     settled: int = setting(24, unit="keyframes", help="when it is estimated last", minimum=3)
     step: float = setting(0.01, unit="s", help="between the readouts that are tried", minimum=1e-4)

@@ -44,7 +44,7 @@ class Step:
     """What became of one frame."""
 
     record: FrameRecord  # as stored in the graph
-    T_WC: Tensor | None  # [7] its pose as published now; None = none, nor any published before
+    T_WC: Tensor | None  # [7] its pose as published now; None = none: the start is on trial
 
 
 class Frontend:
@@ -100,7 +100,7 @@ class Frontend:
             self._on_trial, last_trial = False, self._trials >= self.config.start.trials
             if not self.good_start() and not last_trial:
                 return self._restart(frame)
-        return step
+        return replace(step, T_WC=None) if self._on_trial else step
 
     def pose_early(self) -> None:
         """Tracks the frames before the start, last first, then those within it, against the map."""
@@ -315,7 +315,8 @@ class Frontend:
 
     def _needs_keyframe(self, pair: PairPrediction) -> bool:
         settings = self.config.keyframes
-        far = pair.median_flow > settings.flow * self.predictor.grid.width
+        limit = settings.trial_flow if self._on_trial else settings.flow
+        far = pair.median_flow > limit * self.predictor.grid.width
         return far or pair.match_fraction < settings.match_fraction
 
     def _new_keyframe(self, frame: Frame, number: int, old: Keyframe, T_fk: Tensor) -> Step:
