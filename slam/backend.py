@@ -129,9 +129,7 @@ class Backend:
             pairs |= {(min(i, j), max(i, j)) for j in linked}
         return sorted(pairs)
 
-    def _covisible(
-        self, this: Keyframe, T_WC: Tensor, without: set[int], count: int
-    ) -> list[int]:
+    def _covisible(self, this: Keyframe, T_WC: Tensor, without: set[int], count: int) -> list[int]:
         """Keyframes that see what this one sees, those that moved least first, thinned in time.
 
         Args: T_WC: [N, 7] of all keyframes. without: numbers that are not wanted.

@@ -15,6 +15,7 @@ from slam.predictors.grid import Grid
 
 SPARSE = 6  # grid rows and columns between the pixels that tell covisibility
 
+
 def observe(
     grid: Grid,
     measured: Correspondence,
