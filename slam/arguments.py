@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add_source_arguments(command: argparse.ArgumentParser) -> None:
@@ -32,6 +33,8 @@ def add_source_arguments(command: argparse.ArgumentParser) -> None:
 def add_setting_arguments(command: argparse.ArgumentParser) -> None:
     """Settings from a file and single ones."""
     add = command.add_argument
+    add("--flow", metavar="F", help="dis, mixed or raft; the last two want weights (default: dis)")
+    add("--flow-weights", metavar="FILE", help="weights of RAFT-small, which you bring yourself")
     add("--config", metavar="C", help="a YAML file or the name of a preset")
     add(
         "--set",
@@ -44,8 +47,8 @@ def add_setting_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def run_overrides(options: argparse.Namespace) -> list[str]:
-    """These options as `section.key=value`; --set comes last and wins."""
-    settings = {
+    """Source and settings as `section.key=value`; --set comes last and wins."""
+    source = {
         "source.path": options.source,
         "source.format": options.format,
         "source.calibration": options.calib,
@@ -54,8 +57,20 @@ def run_overrides(options: argparse.Namespace) -> list[str]:
         "source.end": options.end,
         "source.stride": options.stride,
         "run.out": getattr(options, "out", None),
-        "run.threads": options.threads,
         "run.realtime": "true" if options.realtime else None,
     }
-    given = [f"{name}={value}" for name, value in settings.items() if value is not None]
-    return given + options.set
+    return _given(source) + setting_overrides(options)
+
+
+def setting_overrides(options: argparse.Namespace) -> list[str]:
+    """The same of the settings alone."""
+    settings = {
+        "flow.method": options.flow,
+        "flow.weights": options.flow_weights,
+        "run.threads": options.threads,
+    }
+    return _given(settings) + options.set
+
+
+def _given(settings: dict[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in settings.items() if value is not None]

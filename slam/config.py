@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from slam.data import data_path
 from slam.settings import Section, read_settings, setting, to_yaml, with_overrides
@@ -16,6 +17,18 @@ __all__ = ["Config", "load_config", "to_yaml"]
 class FlowSettings(Section):
     """Dense optical flow between two images."""
 
+    method: Literal["dis", "raft", "mixed"] = setting(
+        "dis",
+        help="dis needs no weights; raft starts it from RAFT-small, mixed only where in doubt",
+    )
+    weights: str = setting("", help="file with the weights of RAFT-small; not for dis")
+    raft_iterations: int = setting(8, help="of RAFT", minimum=1, maximum=64)
+    doubt: float = setting(
+        0.6,
+        help="matched share, without a guess, below which mixed asks RAFT",
+        minimum=0.0,
+        maximum=1.0,
+    )
     long_side: int = setting(
         400, unit="px", help="long side of the working images", minimum=64, maximum=4096
     )

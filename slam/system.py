@@ -15,7 +15,7 @@ from slam.config import Config
 from slam.frame import Image
 from slam.frontend import Frontend, Step
 from slam.graph import Graph
-from slam.predictors import FlowPredictor
+from slam.predictors import make_predictor
 from slam.refinement import fill_gaps, refine_frames
 from slam.timing import Timings
 
@@ -38,7 +38,7 @@ class Slam:
         torch.set_num_threads(config.run.threads)
         self.config = config
         self.timings = Timings()
-        self.predictor = FlowPredictor(camera.width, camera.height, config.flow)
+        self.predictor = make_predictor(camera.width, camera.height, config.flow)
         grid = self.predictor.grid
         self.graph = Graph(camera.resized(grid.width, grid.height).intrinsics)
         self.backend = Backend(

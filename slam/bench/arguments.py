@@ -7,7 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slam.arguments import add_setting_arguments, add_source_arguments, run_overrides
+from slam.arguments import (
+    add_setting_arguments,
+    add_source_arguments,
+    run_overrides,
+    setting_overrides,
+)
 
 FAILED = 1  # exit status of a suite in which a run failed
 MODES = ("calibrated", "uncalibrated", "realtime")
@@ -53,8 +58,7 @@ def _suite(options: argparse.Namespace) -> int:
         runs=options.runs,
         workers=options.workers,
         config=options.config,
-        overrides=tuple(options.set)
-        + (() if options.threads is None else (f"run.threads={options.threads}",)),
+        overrides=tuple(setting_overrides(options)),
     )
     outcome = run_suite(suite, say=lambda line: print(line, flush=True))
     print(f"written to {options.out / 'suite.md'} and {options.out / 'suite.json'}")

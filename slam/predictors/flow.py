@@ -93,9 +93,8 @@ class FlowPredictor:
         settings, grid = self.settings, self.grid
         step = grid.sample(torch.from_numpy(flow))
         target = grid.pixel + step
-        found = cv2.remap(
-            back, target.numpy()[None], np.empty(0), cv2.INTER_LINEAR, borderValue=(1e3, 1e3)
-        )[0]
+        column, row = target.T[:, None].contiguous().numpy()
+        found = cv2.remap(back, column, row, cv2.INTER_LINEAR, borderValue=(1e3, 1e3))[0]
         error = torch.linalg.vector_norm(step + torch.from_numpy(found), dim=-1)
         u, v = target.unbind(-1)
         inside = (u > 1) & (u < grid.width - 2) & (v > 1) & (v < grid.height - 2)

@@ -1,0 +1,1 @@
+"""Networks, for inference only. Their weights are files of the user's."""
