@@ -16,7 +16,7 @@ struct Unrolling {
   Pinhole camera;
   Motion T_ji;
   Twist i, j;
-  float readout;      // s from the first row to the last
+  float readout;       // s from the first row to the last
   float middle, span;  // px: the row that a pose is for, and the number of rows
 };
 

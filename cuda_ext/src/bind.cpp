@@ -215,17 +215,10 @@ void unroll_target(Pairs pixel, Floats inverse_depth, Pairs target, Pose T_ji,
                    HostArray<const double, 6> twist_i, HostArray<const double, 6> twist_j,
                    const Pinhole& camera, float readout, int height, Array<float, -1, 2> corrected,
                    uintptr_t stream) {
-  const Unrolling r = {pixel.data(),
-                       inverse_depth.data(),
-                       target.data(),
-                       corrected.data(),
-                       camera,
-                       motion_from_pose(T_ji.data()),
-                       twist_from(twist_i),
-                       twist_from(twist_j),
-                       readout,
-                       0.5f * float(height - 1),
-                       float(height)};
+  const Unrolling r = {
+      pixel.data(), inverse_depth.data(),          target.data(),       corrected.data(),
+      camera,       motion_from_pose(T_ji.data()), twist_from(twist_i), twist_from(twist_j),
+      readout,      0.5f * float(height - 1),      float(height)};
   const Where at = where(inverse_depth, 1, stream);
   const int64_t pixels = int64_t(inverse_depth.shape(0));
   nb::gil_scoped_release release;
@@ -235,14 +228,8 @@ void unroll_target(Pairs pixel, Floats inverse_depth, Pairs target, Pose T_ji,
 void refine_flow(Array<const uint8_t, -1, -1> first, Array<const uint8_t, -1, -1> second,
                  Array<float, -1, -1, 2> flow, int radius, int iterations, float regularisation,
                  float longest_step, uintptr_t stream) {
-  const FlowRefinement r = {first.data(),
-                            second.data(),
-                            flow.data(),
-                            int(first.shape(0)),
-                            int(first.shape(1)),
-                            radius,
-                            regularisation,
-                            longest_step};
+  const FlowRefinement r = {first.data(),        second.data(), flow.data(),    int(first.shape(0)),
+                            int(first.shape(1)), radius,        regularisation, longest_step};
   const Where at = where(flow, 1, stream);
   nb::gil_scoped_release release;
   SLAM_DISPATCH(at, refine_flow_cpu(r, iterations),

@@ -1,8 +1,8 @@
 // Lucas-Kanade over a dense flow on the CPU: one sweep over the rows, windows from rolling sums.
-#include "flow_refinement.h"
-
 #include <algorithm>
 #include <vector>
+
+#include "flow_refinement.h"
 
 #ifndef SLAM_ISA
 #define SLAM_ISA portable

@@ -66,7 +66,7 @@ void refine_flow_cuda(const FlowRefinement& r, int iterations, int device, void*
   for (int k = 0; k < iterations; ++k) {
     warp_pixels<<<blocks(r.width, r.height), threads, 0, queue>>>(r, warped.data(), inside.data());
     step_cells<<<blocks(cells(r.width), cells(r.height)), threads, 0, queue>>>(r, warped.data(),
-                                                                                inside.data());
+                                                                               inside.data());
   }
   check(cudaGetLastError(), "refine_flow");
 }

@@ -195,9 +195,9 @@ void dense_update(const DenseKeyframe& f, const DenseUpdate& u, int64_t begin, i
 void unroll_all(const Unrolling& r, int64_t pixels) {
   for (int64_t p = 0; p < pixels; p += kLanes) {
     const Reader read(p, pixels);
-    const auto moved = unroll(r, read(r.pixel, 2, 0), read(r.pixel, 2, 1),
-                              read(r.inverse_depth, 1, 0), read(r.target, 2, 0),
-                              read(r.target, 2, 1));
+    const auto moved =
+        unroll(r, read(r.pixel, 2, 0), read(r.pixel, 2, 1), read(r.inverse_depth, 1, 0),
+               read(r.target, 2, 0), read(r.target, 2, 1));
     for (int k = 0; k < read.valid; ++k) {
       r.corrected[2 * (p + k)] = moved.u[k];
       r.corrected[2 * (p + k) + 1] = moved.v[k];
