@@ -32,7 +32,14 @@ def inputs(count: int = P) -> dict[str, Tensor]:
     """Arguments of all kernels by name."""
     g = torch.Generator().manual_seed(0)
     pixel = torch.rand(count, 2, generator=g) * 300
+    rows = min(count, 97)
+    size = rows, count // max(rows, 1)
     return {
+        "first": torch.randint(0, 256, size, generator=g, dtype=torch.uint8),
+        "second": torch.randint(0, 256, size, generator=g, dtype=torch.uint8),
+        "flow": 5 * torch.randn(*size, 2, generator=g),
+        "twist_i": 0.5 * torch.randn(6, generator=g).double(),
+        "twist_j": 0.5 * torch.randn(6, generator=g).double(),
         "pixel": pixel,
         "inverse_depth": 0.3 + torch.rand(count, generator=g),
         "information": 1e3 * torch.rand(count, generator=g),
@@ -130,12 +137,26 @@ def warp(**a: Any) -> Any:
     )
 
 
+def unroll(**a: Any) -> Any:
+    names = ("pixel", "inverse_depth", "target", "T_ji", "twist_i", "twist_j")
+    readout, height = a.get("readout", 0.02), a.get("height", 240)
+    return [kernels.unroll_target(*(a[n] for n in names), K, readout=readout, height=height)]
+
+
+def refine(**a: Any) -> Any:
+    options = {"radius": 2, "iterations": 2} | {n: a[n] for n in OPTIONS if n in a}
+    kernels.refine_flow(a["first"], a["second"], a["flow"], **options)
+    return [a["flow"]]
+
+
 def dense_step(problem: DenseProblem, **a: float) -> Any:
     options = {"damping": 1e-3, "depth_damping": 0.0, "min_value": 0.01, "max_value": 10.0} | a
     return kernels.dense_ba_step(problem, **options)
 
 
-CALLS = [pose, solve, ray, pixel_depth, triangulate, fuse, warp]
+CALLS = [pose, solve, ray, pixel_depth, triangulate, fuse, warp, unroll, refine]
+IN_PLACE = (fuse, refine)
+OPTIONS = ("radius", "iterations", "regularisation", "longest_step")  # of refine
 
 
 def bits(value: Any) -> list[Any]:
@@ -196,6 +217,8 @@ USED = {
     triangulate: ("pixel", "target", "weight"),
     fuse: ("inverse_depth", "information", "weight"),
     warp: ("inverse_depth", "information"),
+    unroll: ("pixel", "inverse_depth", "target"),
+    refine: ("first", "second", "flow"),
 }
 ARGUMENTS = [(call, name) for call, names in USED.items() for name in names]
 
@@ -234,6 +257,18 @@ def test_wrong_arrays_are_one_clear_line(call: Any, name: str) -> None:
         (fuse, {"decay": -0.1}, "decay: want a number >= 0"),
         (warp, {"grid": (3, 3, 1.0, 0.0)}, "value: want shape [9]"),
         (warp, {"grid": (3, 4, 0.0, 0.0)}, "grid: want sizes >= 0 and a stride > 0"),
+        (unroll, {"T_ji": torch.zeros(7).double()}, "T_ji: want a finite pose"),
+        (unroll, {"twist_i": torch.zeros(6)}, "twist_i: want a finite [6] torch.float64"),
+        (unroll, {"twist_j": torch.zeros(7).double()}, "twist_j: want a finite [6]"),
+        (unroll, {"twist_j": torch.full((6,), torch.inf).double()}, "twist_j: want a finite [6]"),
+        (unroll, {"height": 0}, "height, readout: want >= 1 px and a finite time, got 0"),
+        (unroll, {"readout": float("nan")}, "height, readout: want"),
+        (refine, {"radius": -1}, "radius: want a number >= 0, got -1"),
+        (refine, {"iterations": -1}, "iterations: want a number >= 0, got -1"),
+        (refine, {"regularisation": 0.0}, "regularisation: want a number > 0"),
+        (refine, {"longest_step": 0.0}, "longest_step: want a number > 0"),
+        (refine, {"flow": torch.zeros(12, 1, 3)}, "flow: want shape [12, 1, 2]"),
+        (refine, {"second": torch.zeros(3, 4, dtype=torch.uint8)}, "second: want shape [12, 1]"),
     ],
 )
 def test_wrong_values_name_the_argument(call: Any, change: dict[str, Any], message: str) -> None:
@@ -293,7 +328,7 @@ def test_inputs_stay_as_they_were() -> None:
     before, problem = inputs(50), dense()
     copies = {name: tensor.clone() for name, tensor in before.items()}
     for call in CALLS:
-        if call is not fuse:  # which works in place
+        if call not in IN_PLACE:
             call(**before)
     assert all(torch.equal(before[name], copies[name]) for name in before)
     copy = dense()

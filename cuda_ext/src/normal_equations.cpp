@@ -29,6 +29,7 @@ const Loops& loops() {
 void unroll_cpu(const Unrolling& r, int64_t pixels) { loops().unroll(r, pixels); }
 
 void refine_flow_cpu(const FlowRefinement& r, int iterations) {
+  if (r.height == 0) return;
   for (int k = 0; k < iterations; ++k) loops().refine_flow(r);
 }
 
