@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 
 from slam.frame import (
@@ -13,7 +16,7 @@ from slam.frame import (
     Keyframe,
     TrackState,
 )
-from slam.graph import Graph, scale_change
+from slam.graph import FAR, Graph, scale_change
 
 IDENTITY = torch.tensor([0.0, 0, 0, 0, 0, 0, 1], dtype=torch.float64)
 
@@ -110,3 +113,118 @@ def test_measuring_a_pair_again_drops_what_it_said_before() -> None:
     graph.set_edges([(0, 1)], {(0, 1): measured, (1, 0): measured})
     graph.set_edges([(0, 1)], {(1, 0): measured})
     assert set(graph.edges()) == {(1, 0)}
+
+
+def moving(times: list[float], places: list[float], **states: TrackState) -> Graph:
+    """A map with one keyframe and frames at places (m) along x, by time (s)."""
+    graph = Graph((1.0, 1.0, 0.0, 0.0))
+    graph.add_keyframe(keyframe(0))
+    for index, (seconds, x) in enumerate(zip(times, places, strict=True)):
+        state = states.get(f"frame_{index}", TrackState.TRACKED)
+        graph.set_record(replace(record(index, 0, x), seconds=seconds, state=state))
+    return graph
+
+
+def speed(graph: Graph, index: int) -> float:
+    """Of the camera along x, m/s: points move against it."""
+    twist = graph.twist(index)
+    assert not twist[1:].any()
+    return -float(twist[0])
+
+
+def test_twist_is_the_difference_of_the_images_before_and_after() -> None:
+    graph = moving([0.0, 0.1, 0.3, 0.4], [0.0, 0.1, 0.9, 1.5])
+    assert speed(graph, 1) == pytest.approx(0.9 / 0.3)
+    assert speed(graph, 2) == pytest.approx((1.5 - 0.1) / 0.3)
+
+
+def test_twist_at_the_ends_is_one_sided() -> None:
+    graph = moving([0.0, 0.1, 0.3, 0.4], [0.0, 0.1, 0.9, 1.5])
+    assert speed(graph, 0) == pytest.approx(1.0)
+    assert speed(graph, 3) == pytest.approx(6.0)
+    assert not moving([0.0], [3.0]).twist(0).any()
+
+
+def test_twist_counts_solved_poses_only() -> None:
+    times, places = [0.0, 0.1, 0.2, 0.3], [0.0, 0.1, 0.3, 0.7]
+    one_sided = moving(times, places, frame_0=TrackState.LOST)
+    assert speed(one_sided, 1) == pytest.approx(2.0)
+    itself = moving(times, places, frame_1=TrackState.WEAK)
+    assert speed(itself, 1) == pytest.approx(1.5)
+    alone = moving(times, places, frame_0=TrackState.LOST, frame_2=TrackState.PENDING)
+    assert not alone.twist(1).any()
+    back = moving(times, places, frame_0=TrackState.RELOCALISED)
+    assert speed(back, 1) == pytest.approx(1.5)
+    unhung = moving(times, places)
+    unhung.set_record(replace(unhung.record(0), keyframe=-1))
+    assert speed(unhung, 1) == pytest.approx(2.0)
+
+
+def test_twist_across_a_gap_is_none() -> None:
+    graph = moving([0.0, 0.9 * FAR, 1.1 * FAR, 2.2 * FAR], [0.0, 0.9, 1.1, 9.0])
+    assert not graph.twist(1).any() and not graph.twist(3).any()
+    assert speed(graph, 0) == pytest.approx(1 / FAR)
+    assert not moving([0.2, 0.2], [0.0, 1.0]).twist(0).any()  # one time stamp for two images
+
+
+def test_twist_follows_the_keyframes() -> None:
+    """A frame before and one after hang on different keyframes, of which one moves."""
+    graph = moving([0.0, 0.1, 0.2], [0.0, 0.1, 0.2])
+    graph.add_keyframe(keyframe(2))
+    graph.set_record(replace(graph.record(2), keyframe=1, T_kf=IDENTITY))
+    moved = IDENTITY.clone()
+    moved[0] = 0.8
+    graph.adopt({1: moved}, {})
+    assert speed(graph, 1) == pytest.approx(4.0)
+
+
+def linked(*edges: tuple[int, int]) -> Graph:
+    """A map of four keyframes with edges."""
+    graph = Graph((1.0, 1.0, 0.0, 0.0))
+    for index in range(4):
+        graph.add_keyframe(keyframe(index))
+    graph.set_edges(edges, {e: marked(*e) for e in edges})
+    return graph
+
+
+def marked(i: int, j: int) -> Correspondence:
+    """An edge's measurement that tells which one it is."""
+    return Correspondence(torch.full((4, 2), 10.0 * i + j), torch.ones(4))
+
+
+EDGES = ((0, 1), (1, 0), (1, 2), (2, 3), (3, 0))
+
+
+def test_edges_at_keyframes_begin_or_end_there() -> None:
+    graph = linked(*EDGES)
+    assert list(graph.edges_at([1])) == [(0, 1), (1, 0), (1, 2)]
+    assert list(graph.edges_at([3, 0])) == [(0, 1), (1, 0), (2, 3), (3, 0)]
+    assert graph.edges_at([7]) == graph.edges_at([]) == {}
+    assert all(float(c.target[0, 0]) == 10 * i + j for (i, j), c in graph.edges_at([2]).items())
+
+
+def test_edges_at_follow_what_is_measured_again() -> None:
+    graph = linked(*EDGES)
+    graph.set_edges([(0, 1), (3, 2)], {(1, 0): marked(4, 2)})
+    assert list(graph.edges_at([0, 3])) == [(1, 0), (3, 0)]
+    assert float(graph.edges_at([1])[1, 0].target[0, 0]) == 42.0
+    assert list(graph.edges_at([2])) == [(1, 2)]
+
+
+def test_only_the_edges_kept_are_left() -> None:
+    graph = linked(*EDGES)
+    graph.keep_edges([(1, 0), (2, 3), (0, 3)])  # of which the last was never there
+    assert set(graph.edges()) == {(1, 0), (2, 3)}
+    assert list(graph.edges_at(range(4))) == [(1, 0), (2, 3)]
+    graph.set_edges([(0, 1)], {(0, 1): marked(0, 1)})
+    assert list(graph.edges_at([0])) == [(0, 1)]
+
+
+def test_a_cleared_map_has_no_edges() -> None:
+    graph = linked(*EDGES)
+    graph.clear((1.0, 1.0, 0.0, 0.0))
+    assert graph.edges() == graph.edges_at(range(4)) == {}
+    for index in range(2):
+        graph.add_keyframe(keyframe(index))
+    graph.set_edges([(0, 1)], {(1, 0): marked(1, 0)})
+    assert list(graph.edges_at([1])) == [(1, 0)]
