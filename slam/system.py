@@ -9,7 +9,7 @@ from collections.abc import Callable
 import cv2
 import torch
 
-from slam.backend import Backend
+from slam.backend import Backend, step_aside
 from slam.camera import Camera
 from slam.config import Config
 from slam.frame import Image
@@ -120,6 +120,8 @@ class Slam:
             raise self._error
 
     def _work(self) -> None:
+        if self.config.run.realtime:
+            step_aside()
         while (task := self._tasks.get()) is not None:
             try:
                 if self._error is None:
