@@ -48,6 +48,10 @@ class FlowSettings(Section):
         3, help="of Lucas-Kanade at full size, between keyframes", minimum=0, maximum=50
     )
     window: int = setting(2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20)
+    patch_stride: int = setting(
+        4, unit="px", help="distance of the 8 x 8 px patches that are searched", minimum=1, maximum=8
+    )
+    descents: int = setting(16, help="iterations of a patch's search", minimum=1)
     refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
     smoothness: float = setting(
         10.0, help="weight of smoothness in them: more is biased across depths", minimum=0.0

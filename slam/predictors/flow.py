@@ -115,6 +115,8 @@ def new_solver(settings: FlowSettings, finest_scale: int) -> cv2.DISOpticalFlow:
     """A DIS solver that stops at 1 / 2^finest_scale of the image."""
     solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     solver.setFinestScale(finest_scale)
+    solver.setPatchStride(settings.patch_stride)
+    solver.setGradientDescentIterations(settings.descents)
     solver.setVariationalRefinementIterations(settings.refinements)
     solver.setVariationalRefinementAlpha(settings.smoothness)
     solver.setVariationalRefinementGamma(settings.gradient)
