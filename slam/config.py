@@ -66,6 +66,9 @@ class FlowSettings(Section):
         0.1, unit="grey^2/px^2", help="below it a pixel is flat", minimum=0.0
     )
     consistency: float = setting(1.0, unit="px", help="largest forward-backward error", minimum=0.0)
+    exposure_tolerance: float = setting(
+        0.03, help="relative change of brightness that is not taken out of a pair", minimum=0.0
+    )
 
 
 @dataclass(frozen=True, slots=True)

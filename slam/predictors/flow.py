@@ -14,6 +14,7 @@ from slam import kernels
 from slam.config import FlowSettings
 from slam.frame import Correspondence, Features, Image, PairGuess, PairPrediction, Pointmap
 from slam.predictors.grid import Grid, working_size
+from slam.predictors.photometry import equalise
 
 
 class FlowPredictor:
@@ -54,8 +55,11 @@ class FlowPredictor:
         self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
     ) -> PairPrediction:
         """Flow both ways, checked against each other (see `Predictor.pair`)."""
-        task = self._pool.submit(self._flow, frame.grey, keyframe.grey, guess.backward, fine)
-        forward = self._flow(keyframe.grey, frame.grey, guess.forward, fine)
+        first, second = equalise(
+            keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
+        )
+        task = self._pool.submit(self._flow, second, first, guess.backward, fine)
+        forward = self._flow(first, second, guess.forward, fine)
         backward = task.result()
         ahead = self._correspondence(keyframe, forward, backward)
         behind = self._correspondence(frame, backward, forward)
