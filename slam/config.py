@@ -57,9 +57,9 @@ class FlowSettings(Section):
         0.15, unit="px", help="standard deviation of the best flow", minimum=0.0
     )
     texture_noise: float = setting(
-        0.3,
+        0.1,
         unit="grey^2/px^2",
-        help="texture at which the flow's variance is 0.5 px^2",
+        help="texture at which the flow's deviation is 1 px; it grows as 1 / texture",
         minimum=0.0,
     )
     texture_threshold: float = setting(

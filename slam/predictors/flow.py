@@ -16,6 +16,8 @@ from slam.frame import Correspondence, Features, Image, PairGuess, PairPredictio
 from slam.predictors.grid import Grid, working_size
 from slam.predictors.photometry import equalise
 
+TINY = 1e-6  # grey^2/px^2
+
 
 class FlowPredictor:
     """Correspondences from forward and backward DIS flow with a variance for each.
@@ -110,7 +112,7 @@ class FlowPredictor:
         variance = (
             settings.noise_floor**2
             + (0.5 * error) ** 2
-            + settings.texture_noise / (features.texture + settings.texture_noise)
+            + (settings.texture_noise / features.texture.clamp(min=TINY)) ** 2
         )
         return Correspondence(target.contiguous(), torch.where(valid, 1 / variance, 0.0))
 
