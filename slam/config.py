@@ -61,15 +61,18 @@ class FlowSettings(Section):
         0.15, unit="px", help="standard deviation of the best flow", minimum=0.0
     )
     texture_noise: float = setting(
-        0.3,
+        0.1,
         unit="grey^2/px^2",
-        help="texture at which the flow's variance is 0.5 px^2",
+        help="texture at which the flow's deviation is 1 px; it grows as 1 / texture",
         minimum=0.0,
     )
     texture_threshold: float = setting(
         0.1, unit="grey^2/px^2", help="below it a pixel is flat", minimum=0.0
     )
     consistency: float = setting(1.0, unit="px", help="largest forward-backward error", minimum=0.0)
+    exposure_tolerance: float = setting(
+        0.03, help="relative change of brightness that is not taken out of a pair", minimum=0.0
+    )
 
 
 @dataclass(frozen=True, slots=True)
