@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,15 @@ from slam.shutter import ReadoutCost, Shutter, unroll
 from slam.timing import Timings
 
 log = logging.getLogger(__name__)
+
+
+BEHIND = 10  # niceness of threads that must not keep the frontend waiting
+
+
+def step_aside() -> None:
+    """Lets other threads go first: this one is not waited for (Linux has a priority a thread)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +67,8 @@ class Backend:
         self._free_focal_at = config.focal.first
         self._readout_at, self._readout_cost = config.shutter.first, ReadoutCost()
         self._measured_with: dict[Edge, Tensor] = {}
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges")
+        behind = step_aside if config.run.realtime else None
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
 
     def close(self) -> None:
         """Ends the helper threads."""

@@ -48,6 +48,10 @@ class FlowSettings(Section):
         3, help="of Lucas-Kanade at full size, between keyframes", minimum=0, maximum=50
     )
     window: int = setting(2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20)
+    patch_stride: int = setting(
+        4, unit="px", help="distance of the 8 x 8 px patches that are searched", minimum=1, maximum=8
+    )
+    descents: int = setting(16, help="iterations of a patch's search", minimum=1)
     refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
     smoothness: float = setting(
         10.0, help="weight of smoothness in them: more is biased across depths", minimum=0.0
@@ -57,15 +61,18 @@ class FlowSettings(Section):
         0.15, unit="px", help="standard deviation of the best flow", minimum=0.0
     )
     texture_noise: float = setting(
-        0.3,
+        0.1,
         unit="grey^2/px^2",
-        help="texture at which the flow's variance is 0.5 px^2",
+        help="texture at which the flow's deviation is 1 px; it grows as 1 / texture",
         minimum=0.0,
     )
     texture_threshold: float = setting(
         0.1, unit="grey^2/px^2", help="below it a pixel is flat", minimum=0.0
     )
     consistency: float = setting(1.0, unit="px", help="largest forward-backward error", minimum=0.0)
+    exposure_tolerance: float = setting(
+        0.03, help="relative change of brightness that is not taken out of a pair", minimum=0.0
+    )
 
 
 @dataclass(frozen=True, slots=True)

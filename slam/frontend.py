@@ -187,15 +187,14 @@ class Frontend:
         T_guess = self._predict(number)
         pair = self._pair(keyframe.frame, frame)
         with self.timings.measure("pose"):
-            result = self._pose(keyframe, frame, pair, T_guess)
+            result, measured = self._pose(keyframe, frame, pair, T_guess)
         if not self._good(pair, result):
-            pair, result = self._again(frame, keyframe, T_guess, pair, result)
+            pair, result, measured = self._again(frame, keyframe, T_guess, pair, result, measured)
         if self._lost(pair, result):
             return self._recover(frame, number)
         if self._still(number, pair):
             return self._publish(frame, number, result.T_fk, pair, TrackState.TRACKED)
         with self.timings.measure("map"):
-            measured = self._unrolled(keyframe, frame, pair.forward, result.T_fk)
             keyframe, T_fk = self._fuse(number, keyframe, measured, result.T_fk)
         if self._needs_keyframe(pair):
             return self._new_keyframe(frame, number, keyframe, T_fk)
@@ -223,15 +222,16 @@ class Frontend:
         T_guess: Tensor,
         pair: PairPrediction,
         result: TrackResult,
-    ) -> tuple[PairPrediction, TrackResult]:
+        measured: Correspondence,
+    ) -> tuple[PairPrediction, TrackResult, Correspondence]:
         """Measures without the last flow as a guess; keeps the better of the two."""
         self._guess = NO_GUESS
         fresh = self._pair(keyframe.frame, frame)
-        other = self._pose(keyframe, frame, fresh, T_guess)
+        other, seen = self._pose(keyframe, frame, fresh, T_guess)
         if better(result, other) is other:
-            return fresh, other
+            return fresh, other, seen
         self._guess = pair.flow
-        return pair, result
+        return pair, result, measured
 
     def _fuse(
         self, number: int, keyframe: Keyframe, measured: Correspondence, T_fk: Tensor
@@ -265,8 +265,10 @@ class Frontend:
 
     def _pose(
         self, keyframe: Keyframe, frame: Frame, pair: PairPrediction, T_guess: Tensor
-    ) -> TrackResult:
+    ) -> tuple[TrackResult, Correspondence]:
         """Pose from the guess; where that is poor, also from scratch; the better one.
+
+        And the measurements that it explains.
 
         With a rolling shutter it is solved once more, with the velocity that came out.
         """
@@ -280,7 +282,7 @@ class Frontend:
         if self.graph.readout != 0.0 and result.inlier_fraction >= settings.good_inliers:
             measured = self._unrolled(keyframe, frame, pair.forward, result.T_fk)
             result = track(*arguments, measured, result.T_fk, intrinsics, settings)
-        return result
+        return result, measured
 
     def _unrolled(
         self, keyframe: Keyframe, frame: Frame, measured: Correspondence, T_fk: Tensor

@@ -28,7 +28,7 @@ class TwoViewMap:
     T_ji: Tensor  # [7] float64 SE(3): takes points of the reference to the second view
     depth: InverseDepth  # [P] of the reference's grid pixels
     intrinsics: Intrinsics  # fx, fy, cx, cy px under which it was made
-    known_fraction: float  # share of the measured grid pixels whose depth is known to 30 %
+    known_fraction: float  # share of the measurements, by weight, whose depth is known to 30 %
     cost: float  # robust cost per measurement, whitened, over all the views
 
 
@@ -220,7 +220,7 @@ def _scaled(
 ) -> TwoViewMap | None:
     depth = result.depth[0]
     known = depth.information > (start.known_sigma * depth.value) ** -2
-    measured = pair.forward.weight > 0
+    weight = pair.forward.weight
     if not known.any():
         return None
     scale = float(depth.value[known].median())
@@ -230,6 +230,6 @@ def _scaled(
         T_ji=T_ji,
         depth=InverseDepth(depth.value / scale, depth.information * scale**2),
         intrinsics=result.intrinsics,
-        known_fraction=float((known & measured).sum()) / max(int(measured.sum()), 1),
+        known_fraction=float(weight[known].sum() / weight.sum().clamp(min=1e-9)),
         cost=result.cost,
     )

@@ -9,10 +9,10 @@ from collections.abc import Callable
 import cv2
 import torch
 
-from slam.backend import Backend
+from slam.backend import Backend, step_aside
 from slam.camera import Camera
 from slam.config import Config
-from slam.frame import Image
+from slam.frame import Image, Keyframe
 from slam.frontend import Frontend, Step
 from slam.graph import Graph
 from slam.predictors import make_predictor
@@ -100,11 +100,8 @@ class Slam:
         """Whether the first keyframes explain their measurements and know their depths."""
         self._wait()
         start = self.config.start
-        known = [
-            float((k.depth.information > (start.known_sigma * k.depth.value) ** -2).float().mean())
-            for k in self.graph.keyframes()
-        ]
-        return self.backend.last_cost < start.trial_cost and max(known) > start.trial_known
+        known = max(known_share(k, self.config) for k in self.graph.keyframes())
+        return self.backend.last_cost < start.trial_cost and known > start.trial_known
 
     def _wait(self) -> None:
         """Lets the backend catch up while the frontend has a frame in hand."""
@@ -120,6 +117,8 @@ class Slam:
             raise self._error
 
     def _work(self) -> None:
+        if self.config.run.realtime:
+            step_aside()
         while (task := self._tasks.get()) is not None:
             try:
                 if self._error is None:
@@ -129,3 +128,12 @@ class Slam:
             finally:
                 self._tasks.task_done()
         self._tasks.task_done()
+
+
+def known_share(keyframe: Keyframe, config: Config) -> float:
+    """Share of a keyframe's depths that are known, of those whose texture lets them be."""
+    depth, texture = keyframe.depth, keyframe.frame.features.texture
+    known = depth.information > (config.start.known_sigma * depth.value) ** -2
+    measurable = texture > config.flow.texture_noise
+    few = int(measurable.sum()) < config.start.minimum_points
+    return float((known if few else known[measurable]).float().mean())

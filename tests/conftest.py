@@ -47,6 +47,15 @@ def slam_data() -> Path:
     return Path(folder)
 
 
+@pytest.fixture(scope="session")
+def weights(slam_data: Path) -> Path:
+    """RAFT-small's published weights, beside the folder of real sequences."""
+    path = slam_data.parent / "weights" / "raft-small" / "raft-small.pth"
+    if not path.is_file():
+        pytest.skip(f"no weights of RAFT-small at {path}")
+    return path
+
+
 @pytest.fixture(autouse=True)
 def _log_level_of_its_own() -> None:
     """A command's -q or -v is not for the next test."""

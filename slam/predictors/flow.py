@@ -14,6 +14,9 @@ from slam import kernels
 from slam.config import FlowSettings
 from slam.frame import Correspondence, Features, Image, PairGuess, PairPrediction, Pointmap
 from slam.predictors.grid import Grid, working_size
+from slam.predictors.photometry import equalise
+
+TINY = 1e-6  # grey^2/px^2
 
 
 class FlowPredictor:
@@ -54,8 +57,11 @@ class FlowPredictor:
         self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
     ) -> PairPrediction:
         """Flow both ways, checked against each other (see `Predictor.pair`)."""
-        task = self._pool.submit(self._flow, frame.grey, keyframe.grey, guess.backward, fine)
-        forward = self._flow(keyframe.grey, frame.grey, guess.forward, fine)
+        first, second = equalise(
+            keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
+        )
+        task = self._pool.submit(self._flow, second, first, guess.backward, fine)
+        forward = self._flow(first, second, guess.forward, fine)
         backward = task.result()
         ahead = self._correspondence(keyframe, forward, backward)
         behind = self._correspondence(frame, backward, forward)
@@ -106,7 +112,7 @@ class FlowPredictor:
         variance = (
             settings.noise_floor**2
             + (0.5 * error) ** 2
-            + settings.texture_noise / (features.texture + settings.texture_noise)
+            + (settings.texture_noise / features.texture.clamp(min=TINY)) ** 2
         )
         return Correspondence(target.contiguous(), torch.where(valid, 1 / variance, 0.0))
 
@@ -115,6 +121,8 @@ def new_solver(settings: FlowSettings, finest_scale: int) -> cv2.DISOpticalFlow:
     """A DIS solver that stops at 1 / 2^finest_scale of the image."""
     solver = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     solver.setFinestScale(finest_scale)
+    solver.setPatchStride(settings.patch_stride)
+    solver.setGradientDescentIterations(settings.descents)
     solver.setVariationalRefinementIterations(settings.refinements)
     solver.setVariationalRefinementAlpha(settings.smoothness)
     solver.setVariationalRefinementGamma(settings.gradient)

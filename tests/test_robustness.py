@@ -1,0 +1,141 @@
+"""Robustness: exposure, blur, darkness, quick turns, ... Each measure works, and is missed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from sequences import SAMPLE
+from torch import Tensor
+
+from slam.config import FlowSettings
+from slam.frame import Image, PairGuess, PairPrediction
+from slam.predictors import FlowPredictor
+from slam.predictors.photometry import Exposure, equalise, fit_exposure
+
+SIZE = (320, 240)
+OFF = replace(FlowSettings(), exposure_tolerance=100.0)
+IMAGE_NUMBERS = (0, 90, 200)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A picture, the same moved by a known warp, and that warp."""
+
+    first: np.ndarray  # [h, w, 3] uint8
+    second: np.ndarray  # [h, w, 3] uint8
+    M: np.ndarray  # [2, 3] pixels of the first to pixels of the second
+
+
+@pytest.fixture(scope="module", params=IMAGE_NUMBERS)
+def view(request: pytest.FixtureRequest) -> View:
+    files = sorted((SAMPLE / "rgb").iterdir())
+    image = cv2.imread(str(files[request.param]))[..., ::-1]
+    first = cv2.resize(image, SIZE, interpolation=cv2.INTER_AREA)
+    M = cv2.getRotationMatrix2D((160, 120), 1.5, 1.03)
+    M[:, 2] += (9, 5)
+    large = M.copy()
+    large[:, 2] = 2 * M[:, 2] + M[:, :2].sum(1) * -0.5 + 0.5  # pixel centres at integers
+    moved = cv2.warpAffine(image, large, (640, 480), flags=cv2.INTER_CUBIC)
+    return View(first, cv2.resize(moved, SIZE, interpolation=cv2.INTER_AREA), M)
+
+
+def exposed(image: np.ndarray, gain: float, bias: float = 0.0, noise: float = 1.0) -> np.ndarray:
+    """The picture with another exposure, as a camera stores it."""
+    grain = np.random.default_rng(1).normal(0, noise, image.shape)
+    return np.clip(np.round(gain * image + bias + grain), 0, 255).astype(np.uint8)
+
+
+@contextmanager
+def flow(settings: FlowSettings) -> Iterator[FlowPredictor]:
+    with closing(FlowPredictor(*SIZE, settings)) as predictor:
+        yield predictor
+
+
+def measure(first: np.ndarray, second: np.ndarray, settings: FlowSettings) -> PairPrediction:
+    """Flow between two pictures."""
+    images = [Image(0, 0.0, 0.0, torch.from_numpy(i.copy())) for i in (first, second)]
+    with flow(settings) as predictor:
+        return predictor.pair(*(predictor.encode(i) for i in images), PairGuess())
+
+
+def errors(pair: PairPrediction, view: View) -> np.ndarray:
+    """px, of the grid pixels that have a match."""
+    with flow(OFF) as predictor:
+        pixel = predictor.grid.pixel.numpy()
+    true = pixel @ view.M[:, :2].T + view.M[:, 2]
+    valid = (pair.forward.weight > 0).numpy()
+    return np.linalg.norm(pair.forward.target.numpy() - true, axis=1)[valid]
+
+
+def grey(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY))
+
+
+# --- exposure ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("gain", "bias"), [(0.3, 0.0), (0.6, 12.0), (0.8, 40.0)])
+@pytest.mark.parametrize("dimmer", [0, 1])
+def test_a_change_of_exposure_costs_no_matches(
+    view: View, gain: float, bias: float, dimmer: int
+) -> None:
+    change = [(1.0, 0.0), (1.0, 0.0)]
+    change[dimmer] = (gain, bias)
+    first, second = exposed(view.first, *change[0]), exposed(view.second, *change[1])
+    steady = measure(exposed(view.first, 1.0), exposed(view.second, 1.0), FlowSettings())
+    taken_out = measure(first, second, FlowSettings())
+    left_in = measure(first, second, OFF)
+    assert taken_out.match_fraction > 0.94 * steady.match_fraction > left_in.match_fraction - 0.05
+    typical = float(np.median(errors(steady, view)))
+    assert np.median(errors(taken_out, view)) < 1.25 * typical
+    assert np.median(errors(left_in, view)) > 1.2 * typical
+
+
+@pytest.mark.parametrize(("gain", "bias"), [(0.3, 5.0), (0.7, 0.0), (1.4, -8.0)])
+def test_the_exposure_is_measured_where_the_camera_moved(
+    view: View, gain: float, bias: float
+) -> None:
+    first, second = grey(exposed(view.first, 1.0)), grey(exposed(view.second, gain, bias))
+    for flow in (None, true_flow(view)):
+        found = fit_exposure(first.numpy(), second.numpy(), flow)
+        assert abs(found.gain / gain - 1) < 0.04
+        assert abs(found.gain * found.level + found.bias - gain * found.level - bias) < 2.5
+
+
+def test_images_of_one_exposure_stay_the_very_same(view: View) -> None:
+    first, second = grey(exposed(view.first, 1.0)), grey(exposed(view.second, 1.01))
+    assert fit_exposure(first.numpy(), second.numpy(), true_flow(view)).change < 0.03
+    same = equalise(first, second, torch.from_numpy(true_flow(view)), 0.03)
+    assert same[0] is first and same[1] is second
+
+
+def test_what_clips_in_one_image_clips_in_the_other_afterwards(view: View) -> None:
+    """The image of less contrast is raised: nothing is lost that was still there."""
+    first, second = grey(exposed(view.first, 2.0)), grey(exposed(view.first, 1.0))
+    assert (first == 255).float().mean() > 0.1
+    bright, raised = equalise(first, second, None, 0.03)
+    assert bright is first
+    clipped = (bright == 255) & (raised >= 245)
+    assert clipped.sum() > 0.95 * (bright == 255).sum()
+
+
+def test_no_exposure_is_read_from_images_that_have_nothing_in_common(view: View) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320), np.uint8)
+    plain = np.full((240, 320), 90, np.uint8)
+    here = grey(view.first).numpy()
+    for other in (plain, np.zeros_like(plain), np.full_like(plain, 255)):
+        assert fit_exposure(here, other, None) == Exposure()
+        assert fit_exposure(other, here, None) == Exposure()
+    assert fit_exposure(noise, np.ascontiguousarray(noise[::-1]), None) == Exposure()
+
+
+def true_flow(view: View) -> np.ndarray:
+    """[h, w, 2] float32 px."""
+    pixel = np.dstack(np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1])))
+    return (pixel @ view.M[:, :2].T + view.M[:, 2] - pixel).astype(np.float32)
