@@ -49,7 +49,11 @@ class FlowSettings(Section):
     )
     window: int = setting(2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20)
     patch_stride: int = setting(
-        4, unit="px", help="distance of the 8 x 8 px patches that are searched", minimum=1, maximum=8
+        4,
+        unit="px",
+        help="distance of the 8 x 8 px patches that are searched",
+        minimum=1,
+        maximum=8,
     )
     descents: int = setting(16, help="iterations of a patch's search", minimum=1)
     refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
@@ -310,7 +314,7 @@ class ShutterSettings(Section):
     readout: float | None = setting(
         None,
         unit="s",
-        help="from the first row to the last; negative = upwards, 0 = global, none = estimated",
+        help="from the first row to the last; negative = upwards, 0 = global, null = estimated",
         minimum=-0.1,
         maximum=0.1,
     )
