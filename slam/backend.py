@@ -297,18 +297,19 @@ class Backend:
         self, keyframes: Sequence[Keyframe], part: Part, readout: float
     ) -> dict[Edge, Correspondence]:
         """The edges of a part as a global shutter would have measured them."""
-        if readout == 0.0:
+        if readout == 0.0 or not part.edges:
             return part.edges
         grid, intrinsics = self.predictor.grid, self.graph.intrinsics
-        twist = {k: self.graph.twist(keyframes[k].frame.index) for k in part.numbers}
-
-        def corrected(i: int, j: int) -> Correspondence:
-            T_ji = relative(keyframes[i].T_WC, keyframes[j].T_WC)
+        twists = self.graph.twists([keyframes[k].frame.index for k in part.numbers])
+        twist = dict(zip(part.numbers, twists, strict=True))
+        T_WC = torch.stack([torch.stack([keyframes[k].T_WC for k in e]) for e in part.edges])
+        T_ji = relative(T_WC[:, 0], T_WC[:, 1])
+        out = {}
+        for (i, j), T in zip(part.edges, T_ji, strict=True):
             shutter = Shutter(readout, grid.height, twist[i], twist[j])
             value = keyframes[i].depth.value
-            return unroll(grid.pixel, value, part.edges[i, j], T_ji, intrinsics, shutter)
-
-        return {e: corrected(*e) for e in part.edges}
+            out[i, j] = unroll(grid.pixel, value, part.edges[i, j], T, intrinsics, shutter)
+        return out
 
     def _adopt(self, part: Part, result: BundleAdjustment) -> None:
         if sum(part.fixed) < 2:

@@ -49,7 +49,11 @@ class FlowSettings(Section):
     )
     window: int = setting(2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20)
     patch_stride: int = setting(
-        4, unit="px", help="distance of the 8 x 8 px patches that are searched", minimum=1, maximum=8
+        4,
+        unit="px",
+        help="distance of the 8 x 8 px patches that are searched",
+        minimum=1,
+        maximum=8,
     )
     descents: int = setting(16, help="iterations of a patch's search", minimum=1)
     refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
@@ -142,7 +146,7 @@ class KeyframeSettings(Section):
         0.3, unit="px", help="median motion below which a frame is posed and no more", minimum=0.0
     )
     match_fraction: float = setting(
-        0.6, help="matched share below which a frame becomes a keyframe", minimum=0.0, maximum=1.0
+        0.5, help="matched share below which a frame becomes a keyframe", minimum=0.0, maximum=1.0
     )
     flow: float = setting(
         0.08, unit="widths", help="median flow above which a frame becomes a keyframe", minimum=0.0
@@ -236,7 +240,7 @@ class BundleAdjustmentSettings(Section):
     )
     iterations: int = setting(4, help="in the window", minimum=0)
     global_iterations: int = setting(6, help="of a global round", minimum=1)
-    global_rounds: int = setting(3, help="with flow measured again", minimum=0)
+    global_rounds: int = setting(2, help="with flow measured again", minimum=0)
     remeasure: float = setting(
         0.5, unit="px", help="induced flow change that measures an edge again", minimum=0.0
     )

@@ -119,7 +119,7 @@ def project_grid(
     u, v = pixel.unbind(-1)
     points = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)], -1)
     R, t = rotation_translation(T_ji)
-    Y = (points[:, None, :] * R).sum(-1) + value[:, None] * t
+    Y = points @ R.T + value[:, None] * t
     z = Y[:, 2].clamp(min=1e-6)
     target = torch.stack([fx * Y[:, 0] / z + cx, fy * Y[:, 1] / z + cy], -1)
     inside = (target >= 0).all(-1) & (target[:, 0] < grid.width) & (target[:, 1] < grid.height)
