@@ -80,6 +80,7 @@ class Backend:
         self._measured_with = {}
         self._free_focal_at = self.config.focal.first
         self._readout_at, self._readout_cost = self.config.shutter.first, ReadoutCost()
+        self.graph.set_readout(self.config.shutter.readout or 0.0)
         self.focal_sigma, self.last_cost = float("inf"), float("nan")
 
     def step(self, number: int) -> None:
@@ -260,7 +261,7 @@ class Backend:
         self._readout_at = grown if count < settings.settled else float("inf")
         window = range(max(0, count - settings.settled), count)
         edges = {e: c for e, c in self.graph.edges_at(window).items() if set(e) <= set(window)}
-        if count < 3 or not edges:
+        if count < settings.first or not edges:
             return
         part = Part([*window], edges, [k == window[0] for k in window], [False for _ in window])
         now, iterations = self.graph.readout, self.config.bundle_adjustment.iterations

@@ -314,7 +314,7 @@ class ShutterSettings(Section):
     readout: float | None = setting(
         None,
         unit="s",
-        help="from the first row to the last; negative = upwards, 0 = global, none = estimated",
+        help="from the first row to the last; negative = upwards, 0 = global, null = estimated",
         minimum=-0.1,
         maximum=0.1,
     )

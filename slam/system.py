@@ -41,6 +41,7 @@ class Slam:
         self.predictor = make_predictor(camera.width, camera.height, config.flow)
         grid = self.predictor.grid
         self.graph = Graph(camera.resized(grid.width, grid.height).intrinsics)
+        self.graph.set_readout(config.shutter.readout or 0.0)
         self.backend = Backend(
             self.predictor, self.graph, config, self.timings, refine_focal=not calibrated
         )

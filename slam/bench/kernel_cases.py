@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from slam import kernels
-from slam.bench import twins, twins_dense
+from slam.bench import twins, twins_dense, twins_images
 from slam.config import Config
 from slam.frame import InverseDepth
 from slam.kernels import DenseProblem, Intrinsics
@@ -42,6 +42,7 @@ def kernel_cases(device: torch.device, scale: float = 1.0) -> Iterator[Case]:
     """All kernels. Args: scale: on the sides of images; tests take less."""
     yield from _pose_cases(device, scale)
     yield from _filter_cases(device, scale)
+    yield from _image_cases(device, scale)
     yield from _pointmap_cases(device, scale)
     yield from _dense_cases(device, scale)
 
@@ -162,6 +163,56 @@ def _filter_cases(device: torch.device, scale: float) -> Iterator[Case]:
         lambda: kernels.warp_inverse_depth(*warp, inflation=mapping.warp_inflation),
         lambda: twins.warp_inverse_depth(*warp, inflation=mapping.warp_inflation),
     )
+
+
+def _image_cases(device: torch.device, scale: float) -> Iterator[Case]:
+    grid, random = make_grid(scale), torch.Generator().manual_seed(5)
+    K, value = intrinsics_of(grid), inverse_depths(grid, 1, random)[0]
+    T_ji = se3_exp(_twist(0.1, -0.04, 0.03, 0.01, -0.02, 0.02))
+    target, _ = measured(grid, value, T_ji, K, random)
+    points = [x.to(device) for x in (grid.pixel, value, target)]
+    motion = T_ji, _twist(0.4, -0.3, 0.25, -0.5, 0.7, 0.35), _twist(-0.2, 0.3, 0.1, 0.6, 0.3, -0.4)
+    rolling = {"readout": 0.025, "height": grid.height}
+    yield Case(
+        "unroll_target",
+        f"{len(value)} pixels",
+        7 * FLOAT * len(value),
+        lambda: (kernels.unroll_target(*points, *motion, K, **rolling),),
+        lambda: (twins_images.unroll_target(*points, *motion, K, **rolling),),
+    )
+    first, second = (x.to(device) for x in images(grid, random))
+    start = 0.3 * torch.randn(grid.height, grid.width, 2, generator=random).to(device)
+    flow = Config().flow
+    options = {"radius": flow.window, "iterations": flow.tracking_iterations}
+    limits = {"regularisation": 0.5, "longest_step": 1.0}
+
+    def refined() -> Sequence[Tensor]:
+        out = start.clone()
+        kernels.refine_flow(first, second, out, **options, **limits)
+        return (out,)
+
+    yield Case(
+        "refine_flow",
+        f"{grid.width} x {grid.height} px, {flow.tracking_iterations} iterations, with copies",
+        (2 + 4 * FLOAT) * first.numel(),
+        refined,
+        lambda: (twins_images.refine_flow(first, second, start, **options, **limits),),
+    )
+
+
+def images(grid: Grid, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two textured grey images [h, w] uint8, half a pixel apart, with noise of their own."""
+    v, u = torch.meshgrid(torch.arange(grid.height), torch.arange(grid.width), indexing="ij")
+    phase = torch.rand(4, generator=random) * 6
+
+    def grey(shift: float) -> Tensor:
+        waves = torch.sin(0.31 * (u + shift) + 0.12 * v + phase[0])
+        waves = waves + torch.sin(0.36 * v - 0.17 * (u + shift) + phase[1])
+        waves = waves + torch.sin(0.9 * (u + shift) + phase[2]) * torch.sin(0.7 * v + phase[3])
+        noise = 2 * torch.randn(grid.height, grid.width, generator=random)
+        return (120 + 35 * waves + noise).round().clamp(0, 255).to(torch.uint8)
+
+    return grey(0.0), grey(0.5)
 
 
 def _pointmap_cases(device: torch.device, scale: float) -> Iterator[Case]:
