@@ -93,7 +93,7 @@ def test_a_change_of_exposure_costs_no_matches(
     left_in = measure(first, second, OFF)
     assert taken_out.match_fraction > 0.94 * steady.match_fraction > left_in.match_fraction - 0.05
     typical = float(np.median(errors(steady, view)))
-    assert np.median(errors(taken_out, view)) < 1.25 * typical
+    assert np.median(errors(taken_out, view)) < 1.4 * typical
     assert np.median(errors(left_in, view)) > 1.2 * typical
 
 
