@@ -151,6 +151,11 @@ class KeyframeSettings(Section):
     flow: float = setting(
         0.08, unit="widths", help="median flow above which a frame becomes a keyframe", minimum=0.0
     )
+    sharpness: float = setting(
+        0.5,
+        help="texture, relative to the keyframe's, below which a sharper frame is awaited",
+        minimum=0.0,
+    )
     trial_flow: float = setting(
         0.06, unit="widths", help="the same while the start is on trial", minimum=0.0
     )

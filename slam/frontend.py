@@ -328,7 +328,9 @@ class Frontend:
         settings = self.config.keyframes
         limit = settings.trial_flow if self._on_trial else settings.flow
         far = pair.median_flow > limit * self.predictor.grid.width
-        return far or pair.match_fraction < settings.match_fraction
+        blurred = pair.sharpness < settings.sharpness
+        can_wait = blurred and pair.match_fraction > settings.match_fraction / 2
+        return (far or pair.match_fraction < settings.match_fraction) and not can_wait
 
     def _new_keyframe(self, frame: Frame, number: int, old: Keyframe, T_fk: Tensor) -> Step:
         """The frame becomes a keyframe; its depth starts from the old one's."""

@@ -14,7 +14,7 @@ from slam import kernels
 from slam.config import FlowSettings
 from slam.frame import Correspondence, Features, Image, PairGuess, PairPrediction, Pointmap
 from slam.predictors.grid import Grid, working_size
-from slam.predictors.photometry import equalise
+from slam.predictors.photometry import at_sharpness, equalise, sharpness_ratio
 
 TINY = 1e-6  # grey^2/px^2
 
@@ -57,7 +57,7 @@ class FlowPredictor:
         self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
     ) -> PairPrediction:
         """Flow both ways, checked against each other (see `Predictor.pair`)."""
-        first, second = equalise(
+        first, second, gain = equalise(
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
         task = self._pool.submit(self._flow, second, first, guess.backward, fine)
@@ -65,15 +65,17 @@ class FlowPredictor:
         backward = task.result()
         ahead = self._correspondence(keyframe, forward, backward)
         behind = self._correspondence(frame, backward, forward)
+        sharpness = sharpness_ratio(self.grid, keyframe.texture, frame.texture, gain, ahead)
         textured = int((keyframe.texture > self.settings.texture_threshold).sum())
         valid = ahead.weight > 0
         length = torch.linalg.vector_norm(ahead.target - self.grid.pixel, dim=-1)[valid]
         return PairPrediction(
-            forward=ahead,
-            backward=behind,
+            forward=at_sharpness(ahead, sharpness),
+            backward=at_sharpness(behind, sharpness),
             flow=PairGuess(torch.from_numpy(forward), torch.from_numpy(backward)),
             match_fraction=float(valid.sum()) / max(textured, 1),
             median_flow=float(length.median()) if len(length) else 0.0,
+            sharpness=sharpness,
         )
 
     def _flow(self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool) -> np.ndarray:
