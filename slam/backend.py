@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -197,8 +198,8 @@ class Backend:
             ahead, _ = self._induced(keyframes, some)
             back, _ = self._induced(keyframes, [(j, i) for i, j in some])
             near = [j in self._neighbours(keyframes, i) for i, j in some]
-            tasks = zip(some, ahead, back, near, strict=True)
-            for edges in self._pool.map(lambda t: self._measure_pair(keyframes, *t, fine), tasks):
+            one = partial(self._measure_pair, keyframes, fine)
+            for edges in self._pool.map(one, some, ahead, back, near):
                 measured |= edges
             if fine:
                 self._measured_with |= dict(zip(some, (t.clone() for t in ahead), strict=True))
@@ -207,11 +208,11 @@ class Backend:
     def _measure_pair(
         self,
         keyframes: Sequence[Keyframe],
+        fine: bool,
         pair: Edge,
         ahead: Tensor,
         back: Tensor,
         near: bool,
-        fine: bool,
     ) -> dict[Edge, Correspondence]:
         """Both directions of a pair; those that match too little only where it is `near`."""
         i, j = pair
