@@ -173,3 +173,19 @@ def test_matches_with_a_blurred_image_know_that_they_are_worse(view: View, blurr
 def test_an_exposure_is_no_blur(view: View, gain: float) -> None:
     pair = measure(exposed(view.first, 1.0), exposed(view.second, gain), FlowSettings())
     assert 0.8 < pair.sharpness < 1.2
+
+
+# --- quick turns and jumps -----------------------------------------------------------------------
+
+CAMERA = (262.5, 262.5, 159.5, 119.5)
+
+
+def test_flow_from_nothing_forgets_the_flow_before(view: View) -> None:
+    with flow(FlowSettings()) as predictor:
+        here, there = (predictor.features(i) for i in (view.first, view.second))
+        before = predictor.pair(here, there, PairGuess())
+        wrong = torch.full((SIZE[1], SIZE[0], 2), 40.0)
+        predictor.pair(here, there, PairGuess(wrong, wrong))
+        after = predictor.pair(here, there, PairGuess())
+    assert torch.equal(before.forward.target, after.forward.target)
+    assert torch.equal(before.backward.weight, after.backward.weight)

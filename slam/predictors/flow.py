@@ -81,18 +81,26 @@ class FlowPredictor:
     def _flow(self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool) -> np.ndarray:
         settings = self.settings
         start = np.empty(0) if guess is None else guess.numpy().copy()
-        found = self._solver(fine).calc(first.numpy(), second.numpy(), start)
+        found = self._solver(fine, guess is not None).calc(first.numpy(), second.numpy(), start)
         iterations = settings.keyframe_iterations if fine else settings.tracking_iterations
         flow = torch.from_numpy(found)
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
         return found
 
-    def _solver(self, fine: bool) -> cv2.DISOpticalFlow:
-        """A solver of this thread: they keep buffers and are not to be shared."""
+    def _solver(self, fine: bool, guided: bool) -> cv2.DISOpticalFlow:
+        """A solver of this thread: they keep buffers and are not to be shared.
+
+        Once given a flow to start from, one that is given none starts from the old one again
+        (OpenCV 5.0): those with and without are kept apart.
+        """
         if not hasattr(self._local, "solvers"):
             scales = (self.settings.tracking_finest_scale, self.settings.keyframe_finest_scale)
-            self._local.solvers = [new_solver(self.settings, scale) for scale in scales]
-        return self._local.solvers[fine]
+            self._local.solvers = {
+                (is_fine, is_guided): new_solver(self.settings, scales[is_fine])
+                for is_fine in (False, True)
+                for is_guided in (False, True)
+            }
+        return self._local.solvers[fine, guided]
 
     def _correspondence(
         self, features: Features, flow: np.ndarray, back: np.ndarray
