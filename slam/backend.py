@@ -163,7 +163,7 @@ class Backend:
         return picked
 
     def _stale(self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]) -> list[Edge]:
-        """New pairs, and those whose flow, as the map induces it, has moved since it was measured."""
+        """New pairs, and those whose flow, by the map, has moved since it was measured."""
         known = [p for p in pairs if p in self._measured_with]
         moved = set(pairs) - set(known)
         for some in chunks(known, TOGETHER):
@@ -267,7 +267,10 @@ class Backend:
         part = Part([*window], edges, [k == window[0] for k in window], [False for _ in window])
         now, iterations = self.graph.readout, self.config.bundle_adjustment.iterations
         tried = [now - settings.step, now, now + settings.step]
-        costs = [self._solve(keyframes, part, iterations, readout=r).cost for r in tried]
+        costs = [
+            self._solve(keyframes, part, iterations, readout=r, huber=settings.huber).cost
+            for r in tried
+        ]
         self._readout_cost = self._readout_cost.plus(tried, [c * len(edges) for c in costs])
         self.graph.set_readout(self._readout_cost.best(settings.limit, settings.least_gain))
         self._adopt(part, self._solve(keyframes, part, iterations))
@@ -286,11 +289,16 @@ class Backend:
         free_focal: bool = False,
         factor: float = 1.0,
         readout: float | None = None,
+        huber: float | None = None,
     ) -> BundleAdjustment:
         """Bundle adjustment of a part of the map, from `factor` times the focal length.
 
-        Args: readout: s, of a rolling shutter; None = as the map says.
+        Args:
+            readout: s, of a rolling shutter; None = as the map says.
+            huber: sigma; None = as set.
         """
+        settings = self.config.bundle_adjustment
+        settings = settings if huber is None else replace(settings, huber=huber)
         fx, fy, cx, cy = self.graph.intrinsics
         readout = self.graph.readout if readout is None else readout
         edges = self._unrolled(keyframes, part, readout)
@@ -305,7 +313,7 @@ class Backend:
             {(place[i], place[j]): c for (i, j), c in edges.items()},
             part.fixed,
             part.held,
-            self.config.bundle_adjustment,
+            settings,
             self.config.mapping,
             iterations=iterations,
             refine_focal=free_focal,
