@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from slam.timing import Timings
 log = logging.getLogger(__name__)
 
 
+TOGETHER = 16  # pairs that are projected at once
 BEHIND = 10  # niceness of threads that must not keep the frontend waiting
 
 
@@ -111,7 +113,7 @@ class Backend:
             keyframes = self.graph.keyframes()
             pairs = self._all_pairs(keyframes)
             with self.timings.measure("final edges"):
-                self._measure(keyframes, [p for p in pairs if self._stale(keyframes, p)])
+                self._measure(keyframes, self._stale(keyframes, pairs))
                 self.graph.keep_edges([e for i, j in pairs for e in ((i, j), (j, i))])
                 self._measured_with = {p: self._measured_with[p] for p in pairs}
             with self.timings.measure("final adjustment"):
@@ -160,19 +162,29 @@ class Backend:
                 picked.append(j)
         return picked
 
-    def _stale(self, keyframes: Sequence[Keyframe], pair: Edge) -> bool:
-        """Whether the flow that the map induces has moved since the pair was measured."""
-        old = self._measured_with.get(pair)
-        if old is None:
-            return True
-        target, seen = self._induced(keyframes, *pair)
-        moved = torch.linalg.vector_norm(target - old, dim=-1)[seen]
-        return bool(len(moved) and moved.median() > self.config.bundle_adjustment.remeasure)
+    def _stale(self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]) -> list[Edge]:
+        """New pairs, and those whose flow, by the map, has moved since it was measured."""
+        known = [p for p in pairs if p in self._measured_with]
+        moved = set(pairs) - set(known)
+        for some in chunks(known, TOGETHER):
+            target, seen = self._induced(keyframes, some)
+            old = torch.stack([self._measured_with[p] for p in some])
+            step = torch.linalg.vector_norm(target - old, dim=-1)
+            median = torch.where(seen, step, torch.nan).nanmedian(-1).values
+            far = median > self.config.bundle_adjustment.remeasure
+            moved |= {p for p, stale in zip(some, far.tolist(), strict=True) if stale}
+        return [p for p in pairs if p in moved]
 
-    def _induced(self, keyframes: Sequence[Keyframe], i: int, j: int) -> tuple[Tensor, Tensor]:
-        T_ji = relative(keyframes[i].T_WC, keyframes[j].T_WC)
-        depth = keyframes[i].depth
-        return project_grid(self.predictor.grid, depth, T_ji, self.graph.intrinsics)
+    def _induced(
+        self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]
+    ) -> tuple[Tensor, Tensor]:
+        """Where the map says that i's grid pixels land in j [N, P, 2] px, and which are seen."""
+        depth = InverseDepth(
+            torch.stack([keyframes[i].depth.value for i, _ in pairs]),
+            torch.stack([keyframes[i].depth.information for i, _ in pairs]),
+        )
+        T_WC = [torch.stack([keyframes[k].T_WC for k in ends]) for ends in zip(*pairs, strict=True)]
+        return project_grid(self.predictor.grid, depth, relative(*T_WC), self.graph.intrinsics)
 
     def _measure(
         self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge], *, fine: bool = True
@@ -181,30 +193,36 @@ class Backend:
 
         In real time a quick measurement comes first; it counts as stale at the end.
         """
-        results = list(
-            self._pool.map(lambda pair: self._measure_pair(keyframes, pair, fine), pairs)
-        )
         measured: dict[Edge, Correspondence] = {}
-        for (i, j), (edges, target) in zip(pairs, results, strict=True):
-            measured |= edges
+        for some in chunks(pairs, TOGETHER):
+            ahead, _ = self._induced(keyframes, some)
+            back, _ = self._induced(keyframes, [(j, i) for i, j in some])
+            near = [j in self._neighbours(keyframes, i) for i, j in some]
+            one = partial(self._measure_pair, keyframes, fine)
+            for edges in self._pool.map(one, some, ahead, back, near):
+                measured |= edges
             if fine:
-                self._measured_with[i, j] = target
+                self._measured_with |= dict(zip(some, (t.clone() for t in ahead), strict=True))
         self.graph.set_edges(pairs, measured)
 
     def _measure_pair(
-        self, keyframes: Sequence[Keyframe], pair: Edge, fine: bool
-    ) -> tuple[dict[Edge, Correspondence], Tensor]:
+        self,
+        keyframes: Sequence[Keyframe],
+        fine: bool,
+        pair: Edge,
+        ahead: Tensor,
+        back: Tensor,
+        near: bool,
+    ) -> dict[Edge, Correspondence]:
+        """Both directions of a pair; those that match too little only where it is `near`."""
         i, j = pair
-        target, _ = self._induced(keyframes, i, j)
-        back, _ = self._induced(keyframes, j, i)
-        guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (target, back)))
+        guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (ahead, back)))
         first, second = keyframes[i].frame.features, keyframes[j].frame.features
         prediction = self.predictor.pair(first, second, guess, fine=fine)
         minimum = self.config.bundle_adjustment.minimum_match
         edges = {(i, j): prediction.forward, (j, i): prediction.backward}
-        keep = j in self._neighbours(keyframes, i)
         share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}
-        return {e: c for e, c in edges.items() if keep or share[e] > minimum}, target
+        return {e: c for e, c in edges.items() if near or share[e] > minimum}
 
     def _adjust_window(self, keyframes: Sequence[Keyframe], number: int) -> None:
         """The last keyframes move; those linked to them take part as they are."""
@@ -249,7 +267,10 @@ class Backend:
         part = Part([*window], edges, [k == window[0] for k in window], [False for _ in window])
         now, iterations = self.graph.readout, self.config.bundle_adjustment.iterations
         tried = [now - settings.step, now, now + settings.step]
-        costs = [self._solve(keyframes, part, iterations, readout=r).cost for r in tried]
+        costs = [
+            self._solve(keyframes, part, iterations, readout=r, huber=settings.huber).cost
+            for r in tried
+        ]
         self._readout_cost = self._readout_cost.plus(tried, [c * len(edges) for c in costs])
         self.graph.set_readout(self._readout_cost.best(settings.limit, settings.least_gain))
         self._adopt(part, self._solve(keyframes, part, iterations))
@@ -268,11 +289,16 @@ class Backend:
         free_focal: bool = False,
         factor: float = 1.0,
         readout: float | None = None,
+        huber: float | None = None,
     ) -> BundleAdjustment:
         """Bundle adjustment of a part of the map, from `factor` times the focal length.
 
-        Args: readout: s, of a rolling shutter; None = as the map says.
+        Args:
+            readout: s, of a rolling shutter; None = as the map says.
+            huber: sigma; None = as set.
         """
+        settings = self.config.bundle_adjustment
+        settings = settings if huber is None else replace(settings, huber=huber)
         fx, fy, cx, cy = self.graph.intrinsics
         readout = self.graph.readout if readout is None else readout
         edges = self._unrolled(keyframes, part, readout)
@@ -287,7 +313,7 @@ class Backend:
             {(place[i], place[j]): c for (i, j), c in edges.items()},
             part.fixed,
             part.held,
-            self.config.bundle_adjustment,
+            settings,
             self.config.mapping,
             iterations=iterations,
             refine_focal=free_focal,
@@ -298,18 +324,19 @@ class Backend:
         self, keyframes: Sequence[Keyframe], part: Part, readout: float
     ) -> dict[Edge, Correspondence]:
         """The edges of a part as a global shutter would have measured them."""
-        if readout == 0.0:
+        if readout == 0.0 or not part.edges:
             return part.edges
         grid, intrinsics = self.predictor.grid, self.graph.intrinsics
-        twist = {k: self.graph.twist(keyframes[k].frame.index) for k in part.numbers}
-
-        def corrected(i: int, j: int) -> Correspondence:
-            T_ji = relative(keyframes[i].T_WC, keyframes[j].T_WC)
+        twists = self.graph.twists([keyframes[k].frame.index for k in part.numbers])
+        twist = dict(zip(part.numbers, twists, strict=True))
+        T_WC = torch.stack([torch.stack([keyframes[k].T_WC for k in e]) for e in part.edges])
+        T_ji = relative(T_WC[:, 0], T_WC[:, 1])
+        out = {}
+        for (i, j), T in zip(part.edges, T_ji, strict=True):
             shutter = Shutter(readout, grid.height, twist[i], twist[j])
             value = keyframes[i].depth.value
-            return unroll(grid.pixel, value, part.edges[i, j], T_ji, intrinsics, shutter)
-
-        return {e: corrected(*e) for e in part.edges}
+            out[i, j] = unroll(grid.pixel, value, part.edges[i, j], T, intrinsics, shutter)
+        return out
 
     def _adopt(self, part: Part, result: BundleAdjustment) -> None:
         if sum(part.fixed) < 2:
@@ -324,6 +351,11 @@ class Backend:
             {k: result.depth[n] for n, k in enumerate(part.numbers) if not part.held[n]},
             result.intrinsics,
         )
+
+
+def chunks(pairs: Sequence[Edge], size: int) -> Iterator[Sequence[Edge]]:
+    """The pairs in order, `size` at a time."""
+    return (pairs[n : n + size] for n in range(0, len(pairs), size))
 
 
 def in_scale_of(T_WC: Tensor, result: BundleAdjustment) -> BundleAdjustment:

@@ -62,7 +62,7 @@ class FlowSettings(Section):
     )
     gradient: float = setting(20.0, help="weight of gradient constancy in them", minimum=0.0)
     noise_floor: float = setting(
-        0.15, unit="px", help="standard deviation of the best flow", minimum=0.0
+        0.1, unit="px", help="standard deviation of the best flow", minimum=0.0
     )
     texture_noise: float = setting(
         0.1,
@@ -146,10 +146,15 @@ class KeyframeSettings(Section):
         0.3, unit="px", help="median motion below which a frame is posed and no more", minimum=0.0
     )
     match_fraction: float = setting(
-        0.6, help="matched share below which a frame becomes a keyframe", minimum=0.0, maximum=1.0
+        0.5, help="matched share below which a frame becomes a keyframe", minimum=0.0, maximum=1.0
     )
     flow: float = setting(
         0.08, unit="widths", help="median flow above which a frame becomes a keyframe", minimum=0.0
+    )
+    sharpness: float = setting(
+        0.5,
+        help="texture, relative to the keyframe's, below which a sharper frame is awaited",
+        minimum=0.0,
     )
     trial_flow: float = setting(
         0.06, unit="widths", help="the same while the start is on trial", minimum=0.0
@@ -187,7 +192,7 @@ class StartSettings(Section):
     iterations: int = setting(10, help="of the two-view adjustment", minimum=1)
     trials: int = setting(3, help="starts after which one is kept, however poor", minimum=1)
     trial_keyframes: int = setting(5, help="keyframes after which a start is judged", minimum=3)
-    trial_cost: float = setting(5.0, help="robust cost per measurement it may have", minimum=0.0)
+    trial_cost: float = setting(8.0, help="robust cost per measurement it may have", minimum=0.0)
     between: int = setting(3, help="views in between that a map must explain", minimum=0)
     remember: int = setting(
         300, unit="frames", help="before the start, posed afterwards", minimum=1
@@ -240,12 +245,12 @@ class BundleAdjustmentSettings(Section):
     )
     iterations: int = setting(4, help="in the window", minimum=0)
     global_iterations: int = setting(6, help="of a global round", minimum=1)
-    global_rounds: int = setting(3, help="with flow measured again", minimum=0)
+    global_rounds: int = setting(2, help="with flow measured again", minimum=0)
     remeasure: float = setting(
         0.5, unit="px", help="induced flow change that measures an edge again", minimum=0.0
     )
     huber: float = setting(
-        3.0, unit="sigma", help="residual beyond which the loss grows linearly", minimum=0.0
+        2.0, unit="sigma", help="residual beyond which the loss grows linearly", minimum=0.0
     )
     outlier: float = setting(
         50.0, unit="sigma", help="beyond it a measurement is dropped", minimum=0.0
@@ -322,7 +327,10 @@ class ShutterSettings(Section):
     growth: float = setting(2.0, help="of the keyframe count until the next time", minimum=1.01)
     settled: int = setting(24, unit="keyframes", help="when it is estimated last", minimum=3)
     step: float = setting(0.01, unit="s", help="between the readouts that are tried", minimum=1e-4)
-    limit: float = setting(0.05, unit="s", help="largest estimate", minimum=0.0)
+    huber: float = setting(
+        10.0, unit="sigma", help="of the adjustments that are compared", minimum=0.0
+    )
+    limit: float = setting(0.034, unit="s", help="largest estimate", minimum=0.0)
     least_gain: float = setting(
         0.02, help="share of the cost that it must save; else the shutter is global", minimum=0.0
     )

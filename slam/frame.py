@@ -95,6 +95,7 @@ class PairPrediction:
     flow: PairGuess  # the dense flow behind them: the next pair's guess
     match_fraction: float  # share of the keyframe's textured grid pixels that kept a weight
     median_flow: float  # px, over all of the keyframe's grid pixels with a weight
+    sharpness: float  # the frame's texture over the keyframe's where they match; < 1 = blurred
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from slam.frame import (
     TrackState,
 )
 from slam.graph import Graph
-from slam.initialization import IDENTITY, two_view_map
+from slam.initialization import IDENTITY, spread, two_view_map
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
@@ -32,7 +32,7 @@ from slam.predictors import Predictor
 from slam.relocalization import Relocaliser
 from slam.shutter import Shutter, unroll, velocity
 from slam.timing import Timings
-from slam.tracking import track, track_from_scratch
+from slam.tracking import better, track, track_from_scratch
 
 log = logging.getLogger(__name__)
 
@@ -273,21 +273,30 @@ class Frontend:
         With a rolling shutter it is solved once more, with the velocity that came out.
         """
         settings, intrinsics = self.config.tracking, self.graph.intrinsics
-        measured = self._unrolled(keyframe, frame, pair.forward, T_guess)
+        twist = self.graph.twists([keyframe.frame.index])[0]
+        measured = self._unrolled(keyframe, twist, frame, pair.forward, T_guess)
         arguments = (self.predictor.grid.pixel, keyframe.depth)
         result = track(*arguments, measured, T_guess, intrinsics, settings)
         if result.inlier_fraction < settings.good_inliers:
             scratch = track_from_scratch(*arguments, measured, intrinsics, settings)
             result = better(result, scratch)
         if self.graph.readout != 0.0 and result.inlier_fraction >= settings.good_inliers:
-            measured = self._unrolled(keyframe, frame, pair.forward, result.T_fk)
+            measured = self._unrolled(keyframe, twist, frame, pair.forward, result.T_fk)
             result = track(*arguments, measured, result.T_fk, intrinsics, settings)
         return result, measured
 
     def _unrolled(
-        self, keyframe: Keyframe, frame: Frame, measured: Correspondence, T_fk: Tensor
+        self,
+        keyframe: Keyframe,
+        twist: Tensor,
+        frame: Frame,
+        measured: Correspondence,
+        T_fk: Tensor,
     ) -> Correspondence:
-        """Measurements as a global shutter would have made them, by the motion since last."""
+        """Measurements as a global shutter would have made them, by the motion since last.
+
+        Args: twist: [6] of the keyframe.
+        """
         readout = self.graph.readout
         if readout == 0.0 or self._last is None or self._last.seconds == frame.seconds:
             return measured
@@ -296,7 +305,7 @@ class Frontend:
         shutter = Shutter(
             readout,
             self.predictor.grid.height,
-            self.graph.twist(keyframe.frame.index),
+            twist,
             velocity(before, T_WC, frame.seconds - self._last.seconds),
         )
         pixel, intrinsics = self.predictor.grid.pixel, self.graph.intrinsics
@@ -319,7 +328,9 @@ class Frontend:
         settings = self.config.keyframes
         limit = settings.trial_flow if self._on_trial else settings.flow
         far = pair.median_flow > limit * self.predictor.grid.width
-        return far or pair.match_fraction < settings.match_fraction
+        blurred = pair.sharpness < settings.sharpness
+        can_wait = blurred and pair.match_fraction > settings.match_fraction / 2
+        return (far or pair.match_fraction < settings.match_fraction) and not can_wait
 
     def _new_keyframe(self, frame: Frame, number: int, old: Keyframe, T_fk: Tensor) -> Step:
         """The frame becomes a keyframe; its depth starts from the old one's."""
@@ -385,16 +396,3 @@ class Frontend:
 def identity() -> Tensor:
     """The unit pose [7]."""
     return torch.tensor(IDENTITY, dtype=torch.float64)
-
-
-def better(first: TrackResult, second: TrackResult | None) -> TrackResult:
-    """The result with more inliers."""
-    if second is None:
-        return first
-    return max(first, second, key=lambda r: r.inlier_fraction * r.count)
-
-
-def spread(values: list[Correspondence], count: int) -> list[Correspondence]:
-    """At most `count` of the values, evenly spread, without the ends."""
-    step = len(values) / (count + 1)
-    return [values[round(step * (n + 1))] for n in range(count)] if step >= 1 else values

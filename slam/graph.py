@@ -7,6 +7,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from slam.frame import (
@@ -19,7 +20,7 @@ from slam.frame import (
     Snapshot,
 )
 from slam.lie import se3_mul
-from slam.shutter import STILL, velocity
+from slam.shutter import velocity
 
 FAR = 0.5  # s between two poses beyond which they do not tell a velocity
 Edge = tuple[int, int]
@@ -198,19 +199,33 @@ class Graph:
         with self._lock:
             return se3_mul(self._keyframes[record.keyframe].T_WC, record.T_kf)
 
-    def twist(self, index: int) -> Tensor:
-        """How points move in the camera's frame at one image, per second [6], by its neighbours.
+    def twists(self, indices: Sequence[int]) -> Tensor:
+        """How points move in the camera's frame at some images, per second [N, 6].
 
-        0 where no two solved poses within FAR of each other tell.
+        By the images before and after; 0 where no two solved poses within FAR of each other tell.
         """
         with self._lock:
-            place = bisect_left(self._order, index)
-            near = [self._records[i] for i in self._order[max(0, place - 1) : place + 2]]
-            near = [r for r in near if r.keyframe >= 0 and r.state in SOLVED]
-            if len(near) < 2 or not 0 < near[-1].seconds - near[0].seconds < FAR:
-                return STILL
-            ends = (self.T_WC(near[0]), self.T_WC(near[-1]))
-            return velocity(*ends, near[-1].seconds - near[0].seconds)
+            ends = [self._around(index) for index in indices]
+            told = [n for n, pair in enumerate(ends) if pair is not None]
+            out = torch.zeros(len(indices), 6, dtype=torch.float64)
+            if told:
+                first, last = zip(*(ends[n] for n in told), strict=True)
+                seconds = [b.seconds - a.seconds for a, b in zip(first, last, strict=True)]
+                poses = self._T_WC(first), self._T_WC(last)
+                out[told] = velocity(*poses, torch.tensor(seconds, dtype=torch.float64)[:, None])
+            return out
+
+    def _around(self, index: int) -> tuple[FrameRecord, FrameRecord] | None:
+        place = bisect_left(self._order, index)
+        near = [self._records[i] for i in self._order[max(0, place - 1) : place + 2]]
+        near = [r for r in near if r.keyframe >= 0 and r.state in SOLVED]
+        if len(near) < 2 or not 0 < near[-1].seconds - near[0].seconds < FAR:
+            return None
+        return near[0], near[-1]
+
+    def _T_WC(self, records: Sequence[FrameRecord]) -> Tensor:
+        keyframes = torch.stack([self._keyframes[r.keyframe].T_WC for r in records])
+        return se3_mul(keyframes, torch.stack([r.T_kf for r in records]))
 
     def snapshot(self) -> Snapshot:
         """An immutable view of everything."""

@@ -233,3 +233,9 @@ def _scaled(
         known_fraction=float(weight[known].sum() / weight.sum().clamp(min=1e-9)),
         cost=result.cost,
     )
+
+
+def spread(values: list[Correspondence], count: int) -> list[Correspondence]:
+    """At most `count` of the values, evenly spread, without the ends."""
+    step = len(values) / (count + 1)
+    return [values[round(step * (n + 1))] for n in range(count)] if step >= 1 else values

@@ -113,17 +113,20 @@ def covisibility(
 def project_grid(
     grid: Grid, depth: InverseDepth, T_ji: Tensor, intrinsics: Intrinsics
 ) -> tuple[Tensor, Tensor]:
-    """Where image i's grid pixels land in image j [P, 2] px, and which of them are seen there."""
+    """Where image i's grid pixels land in image j [..., P, 2] px, and which are seen there.
+
+    Args: depth: [..., P] of image i. T_ji: [..., 7], takes points of camera i to camera j.
+    """
     fx, fy, cx, cy = intrinsics
-    pixel, value = grid.pixel, depth.value
-    u, v = pixel.unbind(-1)
+    u, v = grid.pixel.unbind(-1)
     points = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)], -1)
-    R, t = rotation_translation(T_ji)
-    Y = (points[:, None, :] * R).sum(-1) + value[:, None] * t
-    z = Y[:, 2].clamp(min=1e-6)
-    target = torch.stack([fx * Y[:, 0] / z + cx, fy * Y[:, 1] / z + cy], -1)
-    inside = (target >= 0).all(-1) & (target[:, 0] < grid.width) & (target[:, 1] < grid.height)
-    return target, inside & (Y[:, 2] > 1e-3) & (depth.information > 0)
+    M = se3_matrix(T_ji).float()
+    Y = points @ M[..., :3, :3].mT + depth.value[..., None] * M[..., None, :3, 3]
+    z = Y[..., 2:]
+    target = Y[..., :2] / z.clamp(min=1e-6) * torch.tensor([fx, fy]) + torch.tensor([cx, cy])
+    size = torch.tensor([grid.width, grid.height])
+    inside = ((target >= 0) & (target < size)).all(-1)
+    return target, inside & (z[..., 0] > 1e-3) & (depth.information > 0)
 
 
 def rotation_translation(T: Tensor) -> tuple[Tensor, Tensor]:

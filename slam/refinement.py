@@ -20,17 +20,18 @@ from slam.tracking import track
 
 def refine_frames(graph: Graph, grid: Grid, config: Config) -> None:
     """Solves every measured frame's pose again, against the final depths of its keyframe."""
-    for record in graph.records():
+    records = graph.records()
+    twist = dict(
+        zip((r.index for r in records), graph.twists([r.index for r in records]), strict=True)
+    )
+    for record in records:
         if record.measurement is None or record.keyframe < 0:
             continue
         keep, measured = unpack(grid, record.measurement)
         keyframe = graph.keyframe(record.keyframe)
         pixel, depth = grid.pixel[keep].contiguous(), thinned_depth(keyframe.depth, keep)
         shutter = Shutter(
-            graph.readout,
-            grid.height,
-            graph.twist(keyframe.frame.index),
-            graph.twist(record.index),
+            graph.readout, grid.height, twist[keyframe.frame.index], twist[record.index]
         )
         T_fk = se3_inv(record.T_kf)
         measured = unroll(pixel, depth.value, measured, T_fk, graph.intrinsics, shutter)

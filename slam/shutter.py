@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from slam import kernels
@@ -28,8 +27,8 @@ class Shutter:
     twist_j: Tensor  # [6] the same of camera j
 
 
-def velocity(T_WC_a: Tensor, T_WC_b: Tensor, seconds: float) -> Tensor:
-    """Twist [6] per second by which points move in the camera's frame, from two poses [7]."""
+def velocity(T_WC_a: Tensor, T_WC_b: Tensor, seconds: Tensor | float) -> Tensor:
+    """Twists [..., 6] per second by which points move in the camera's frame between two poses."""
     return se3_log(se3_mul(se3_inv(T_WC_b), T_WC_a)) / seconds
 
 
@@ -83,6 +82,3 @@ class ReadoutCost:
         readout = min(max(-self.b / (2 * self.a), -limit), limit)
         gain = -(self.a * readout + self.b) * readout / self.c
         return readout if gain >= least_gain else 0.0
-
-
-STILL = torch.zeros(6, dtype=torch.float64)

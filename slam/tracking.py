@@ -91,6 +91,13 @@ def track_from_scratch(
     return track(pixel, depth, measured, T_guess, intrinsics, settings)
 
 
+def better(first: TrackResult, second: TrackResult | None) -> TrackResult:
+    """The result with more inliers."""
+    if second is None:
+        return first
+    return max(first, second, key=lambda r: r.inlier_fraction * r.count)
+
+
 def unproject(pixel: Tensor, inverse_depth: Tensor, intrinsics: Intrinsics) -> Tensor:
     """Points [P, 3] float32 in the camera of pixels [P, 2] with inverse depths [P]."""
     fx, fy, cx, cy = intrinsics

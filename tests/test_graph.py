@@ -127,7 +127,7 @@ def moving(times: list[float], places: list[float], **states: TrackState) -> Gra
 
 def speed(graph: Graph, index: int) -> float:
     """Of the camera along x, m/s: points move against it."""
-    twist = graph.twist(index)
+    twist = graph.twists([index])[0]
     assert not twist[1:].any()
     return -float(twist[0])
 
@@ -142,7 +142,7 @@ def test_twist_at_the_ends_is_one_sided() -> None:
     graph = moving([0.0, 0.1, 0.3, 0.4], [0.0, 0.1, 0.9, 1.5])
     assert speed(graph, 0) == pytest.approx(1.0)
     assert speed(graph, 3) == pytest.approx(6.0)
-    assert not moving([0.0], [3.0]).twist(0).any()
+    assert not moving([0.0], [3.0]).twists([0])[0].any()
 
 
 def test_twist_counts_solved_poses_only() -> None:
@@ -152,7 +152,7 @@ def test_twist_counts_solved_poses_only() -> None:
     itself = moving(times, places, frame_1=TrackState.WEAK)
     assert speed(itself, 1) == pytest.approx(1.5)
     alone = moving(times, places, frame_0=TrackState.LOST, frame_2=TrackState.PENDING)
-    assert not alone.twist(1).any()
+    assert not alone.twists([1])[0].any()
     back = moving(times, places, frame_0=TrackState.RELOCALISED)
     assert speed(back, 1) == pytest.approx(1.5)
     unhung = moving(times, places)
@@ -162,9 +162,9 @@ def test_twist_counts_solved_poses_only() -> None:
 
 def test_twist_across_a_gap_is_none() -> None:
     graph = moving([0.0, 0.9 * FAR, 1.1 * FAR, 2.2 * FAR], [0.0, 0.9, 1.1, 9.0])
-    assert not graph.twist(1).any() and not graph.twist(3).any()
+    assert not graph.twists([1])[0].any() and not graph.twists([3])[0].any()
     assert speed(graph, 0) == pytest.approx(1 / FAR)
-    assert not moving([0.2, 0.2], [0.0, 1.0]).twist(0).any()  # one time stamp for two images
+    assert not moving([0.2, 0.2], [0.0, 1.0]).twists([0])[0].any()  # one time stamp for two images
 
 
 def test_twist_follows_the_keyframes() -> None:

@@ -31,7 +31,7 @@ def pair_of(depth_i: torch.Tensor, depth_j: torch.Tensor, T_ji: torch.Tensor) ->
 
     ahead, behind = measure(depth_i, T_ji), measure(depth_j, se3_inv(T_ji))
     flow = torch.linalg.vector_norm(ahead.target - GRID.pixel, dim=-1)
-    return PairPrediction(ahead, behind, PairGuess(), 1.0, float(flow.median()))
+    return PairPrediction(ahead, behind, PairGuess(), 1.0, float(flow.median()), 1.0)
 
 
 def plane(T_ji: torch.Tensor, tilt: float) -> tuple[torch.Tensor, torch.Tensor]:

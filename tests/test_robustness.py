@@ -93,7 +93,7 @@ def test_a_change_of_exposure_costs_no_matches(
     left_in = measure(first, second, OFF)
     assert taken_out.match_fraction > 0.94 * steady.match_fraction > left_in.match_fraction - 0.05
     typical = float(np.median(errors(steady, view)))
-    assert np.median(errors(taken_out, view)) < 1.25 * typical
+    assert np.median(errors(taken_out, view)) < 1.4 * typical
     assert np.median(errors(left_in, view)) > 1.2 * typical
 
 
@@ -112,14 +112,14 @@ def test_images_of_one_exposure_stay_the_very_same(view: View) -> None:
     first, second = grey(exposed(view.first, 1.0)), grey(exposed(view.second, 1.01))
     assert fit_exposure(first.numpy(), second.numpy(), true_flow(view)).change < 0.03
     same = equalise(first, second, torch.from_numpy(true_flow(view)), 0.03)
-    assert same[0] is first and same[1] is second
+    assert same[0] is first and same[1] is second and same[2] == 1
 
 
 def test_what_clips_in_one_image_clips_in_the_other_afterwards(view: View) -> None:
     """The image of less contrast is raised: nothing is lost that was still there."""
     first, second = grey(exposed(view.first, 2.0)), grey(exposed(view.first, 1.0))
     assert (first == 255).float().mean() > 0.1
-    bright, raised = equalise(first, second, None, 0.03)
+    bright, raised, _ = equalise(first, second, None, 0.03)
     assert bright is first
     clipped = (bright == 255) & (raised >= 245)
     assert clipped.sum() > 0.95 * (bright == 255).sum()
@@ -139,3 +139,53 @@ def true_flow(view: View) -> np.ndarray:
     """[h, w, 2] float32 px."""
     pixel = np.dstack(np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1])))
     return (pixel @ view.M[:, :2].T + view.M[:, 2] - pixel).astype(np.float32)
+
+
+# --- blur ----------------------------------------------------------------------------------------
+
+
+def smeared(image: np.ndarray, length: int) -> np.ndarray:
+    """The picture as a camera sees it that turns sideways: blurred over `length` px."""
+    kernel = np.full((1, length), 1 / length, np.float32)
+    return cv2.filter2D(image, -1, kernel)
+
+
+def whitened(pair: PairPrediction, view: View) -> float:
+    """Median error of the matches in units of their own deviation."""
+    weight = pair.forward.weight.numpy()
+    return float(np.median(np.sqrt(weight[weight > 0]) * errors(pair, view)))
+
+
+@pytest.mark.parametrize("blurred", [0, 1])
+def test_matches_with_a_blurred_image_know_that_they_are_worse(view: View, blurred: int) -> None:
+    images = [exposed(view.first, 1.0), exposed(view.second, 1.0)]
+    sharp = measure(images[0], images[1], FlowSettings())
+    images[blurred] = exposed(smeared((view.first, view.second)[blurred], 9), 1.0)
+    pair = measure(images[0], images[1], FlowSettings())
+    assert 0.9 < sharp.sharpness < 1.1
+    share = pair.sharpness if blurred else 1 / pair.sharpness
+    assert 0.15 < share < 0.4
+    assert whitened(pair, view) < 2.2 * whitened(sharp, view)
+    assert whitened(pair, view) / share**0.5 > 3 * whitened(sharp, view)  # what it was without
+
+
+@pytest.mark.parametrize("gain", [0.5, 1.3])
+def test_an_exposure_is_no_blur(view: View, gain: float) -> None:
+    pair = measure(exposed(view.first, 1.0), exposed(view.second, gain), FlowSettings())
+    assert 0.8 < pair.sharpness < 1.2
+
+
+# --- quick turns and jumps -----------------------------------------------------------------------
+
+CAMERA = (262.5, 262.5, 159.5, 119.5)
+
+
+def test_flow_from_nothing_forgets_the_flow_before(view: View) -> None:
+    with flow(FlowSettings()) as predictor:
+        here, there = (predictor.features(i) for i in (view.first, view.second))
+        before = predictor.pair(here, there, PairGuess())
+        wrong = torch.full((SIZE[1], SIZE[0], 2), 40.0)
+        predictor.pair(here, there, PairGuess(wrong, wrong))
+        after = predictor.pair(here, there, PairGuess())
+    assert torch.equal(before.forward.target, after.forward.target)
+    assert torch.equal(before.backward.weight, after.backward.weight)

@@ -14,7 +14,7 @@ from slam import kernels
 from slam.config import FlowSettings
 from slam.frame import Correspondence, Features, Image, PairGuess, PairPrediction, Pointmap
 from slam.predictors.grid import Grid, working_size
-from slam.predictors.photometry import equalise
+from slam.predictors.photometry import at_sharpness, equalise, sharpness_ratio
 
 TINY = 1e-6  # grey^2/px^2
 
@@ -57,7 +57,7 @@ class FlowPredictor:
         self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
     ) -> PairPrediction:
         """Flow both ways, checked against each other (see `Predictor.pair`)."""
-        first, second = equalise(
+        first, second, gain = equalise(
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
         task = self._pool.submit(self._flow, second, first, guess.backward, fine)
@@ -65,32 +65,42 @@ class FlowPredictor:
         backward = task.result()
         ahead = self._correspondence(keyframe, forward, backward)
         behind = self._correspondence(frame, backward, forward)
+        sharpness = sharpness_ratio(self.grid, keyframe.texture, frame.texture, gain, ahead)
         textured = int((keyframe.texture > self.settings.texture_threshold).sum())
         valid = ahead.weight > 0
         length = torch.linalg.vector_norm(ahead.target - self.grid.pixel, dim=-1)[valid]
         return PairPrediction(
-            forward=ahead,
-            backward=behind,
+            forward=at_sharpness(ahead, sharpness),
+            backward=at_sharpness(behind, sharpness),
             flow=PairGuess(torch.from_numpy(forward), torch.from_numpy(backward)),
             match_fraction=float(valid.sum()) / max(textured, 1),
             median_flow=float(length.median()) if len(length) else 0.0,
+            sharpness=sharpness,
         )
 
     def _flow(self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool) -> np.ndarray:
         settings = self.settings
         start = np.empty(0) if guess is None else guess.numpy().copy()
-        found = self._solver(fine).calc(first.numpy(), second.numpy(), start)
+        found = self._solver(fine, guess is not None).calc(first.numpy(), second.numpy(), start)
         iterations = settings.keyframe_iterations if fine else settings.tracking_iterations
         flow = torch.from_numpy(found)
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
         return found
 
-    def _solver(self, fine: bool) -> cv2.DISOpticalFlow:
-        """A solver of this thread: they keep buffers and are not to be shared."""
+    def _solver(self, fine: bool, guided: bool) -> cv2.DISOpticalFlow:
+        """A solver of this thread: they keep buffers and are not to be shared.
+
+        Once given a flow to start from, one that is given none starts from the old one again
+        (OpenCV 5.0): those with and without are kept apart.
+        """
         if not hasattr(self._local, "solvers"):
             scales = (self.settings.tracking_finest_scale, self.settings.keyframe_finest_scale)
-            self._local.solvers = [new_solver(self.settings, scale) for scale in scales]
-        return self._local.solvers[fine]
+            self._local.solvers = {
+                (is_fine, is_guided): new_solver(self.settings, scales[is_fine])
+                for is_fine in (False, True)
+                for is_guided in (False, True)
+            }
+        return self._local.solvers[fine, guided]
 
     def _correspondence(
         self, features: Features, flow: np.ndarray, back: np.ndarray

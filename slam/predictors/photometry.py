@@ -1,4 +1,4 @@
-"""Exposure: what turns the grey values of one image into those of another, and its removal.
+"""Exposure and blur of one image against another: measured, and allowed for.
 
 Flow assumes that a point keeps its brightness. A camera that changes its exposure multiplies the
 light, which with the usual gamma curve multiplies the grey values too; glare adds to them.
@@ -12,6 +12,9 @@ import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+from slam.frame import Correspondence
+from slam.predictors.grid import Grid
 
 CELLS = 48  # columns of the thumbnails that are compared: noise and misalignment average out
 DARKEST, BRIGHTEST = 1, 250  # grey; a pixel there is clipped
@@ -38,21 +41,22 @@ class Exposure:
 
 def equalise(
     first: Tensor, second: Tensor, flow: Tensor | None, tolerance: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, float]:
     """The two images under one exposure: the one of less contrast is raised to the other's.
 
     Args:
         first, second: [h, w] uint8 grey.
         flow: [h, w, 2] px, roughly where the first's pixels land in the second; None = in place.
         tolerance: smaller relative changes are left as they are.
-    Returns the very tensors given where the exposure is the same within the tolerance.
+    Returns both and how much more contrast the second had; the very tensors given, and 1, where
+    the exposure is the same within the tolerance.
     """
     found = fit_exposure(first.numpy(), second.numpy(), None if flow is None else flow.numpy())
     if found.change < tolerance:
-        return first, second
+        return first, second, 1.0
     if found.gain >= 1:
-        return _mapped(first, found.gain, found.bias), second
-    return first, _mapped(second, 1 / found.gain, -found.bias / found.gain)
+        return _mapped(first, found.gain, found.bias), second, found.gain
+    return first, _mapped(second, 1 / found.gain, -found.bias / found.gain), found.gain
 
 
 def _mapped(grey: Tensor, gain: float, bias: float) -> Tensor:
@@ -113,3 +117,31 @@ def _thumbnail(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     mean = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     mean[cv2.resize(clipped, size, interpolation=cv2.INTER_AREA) > CLIPPED] = np.nan
     return mean
+
+
+def sharpness_ratio(
+    grid: Grid, first: Tensor, second: Tensor, gain: float, matched: Correspondence
+) -> float:
+    """Texture of the second image over that of the first, where they show the same; 1 = as sharp.
+
+    Motion blur takes texture away, and so does a lens out of focus.
+
+    Args:
+        first, second: [P] texture at the grid pixels of each.
+        gain: contrast of the second over that of the first, by their exposure.
+        matched: the first's grid pixels in the second.
+    """
+    seen = matched.weight > 0
+    if not seen.any():
+        return 1.0
+    place = (matched.target[seen] - grid.offset) / grid.stride
+    column, row = place.T[:, None].contiguous().numpy()
+    texture = second.reshape(grid.rows, grid.columns).numpy()
+    there = cv2.remap(texture, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+    here = np.maximum(first[seen].numpy(), 1e-6)
+    return float(np.median(there / here)) / gain**2
+
+
+def at_sharpness(matched: Correspondence, ratio: float) -> Correspondence:
+    """A match's variance is noise over texture: that of the blurrier image counts, either way."""
+    return Correspondence(matched.target, matched.weight * min(ratio, 1 / max(ratio, 1e-6)))
