@@ -62,7 +62,7 @@ class FlowSettings(Section):
     )
     gradient: float = setting(20.0, help="weight of gradient constancy in them", minimum=0.0)
     noise_floor: float = setting(
-        0.1, unit="px", help="standard deviation of the best flow", minimum=0.0
+        0.07, unit="px", help="standard deviation of the best flow", minimum=0.0
     )
     texture_noise: float = setting(
         0.1,
@@ -192,7 +192,7 @@ class StartSettings(Section):
     iterations: int = setting(10, help="of the two-view adjustment", minimum=1)
     trials: int = setting(3, help="starts after which one is kept, however poor", minimum=1)
     trial_keyframes: int = setting(5, help="keyframes after which a start is judged", minimum=3)
-    trial_cost: float = setting(8.0, help="robust cost per measurement it may have", minimum=0.0)
+    trial_cost: float = setting(10.0, help="robust cost per measurement it may have", minimum=0.0)
     between: int = setting(3, help="views in between that a map must explain", minimum=0)
     remember: int = setting(
         300, unit="frames", help="before the start, posed afterwards", minimum=1

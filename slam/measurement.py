@@ -9,7 +9,7 @@ from slam.frame import Correspondence
 from slam.predictors.grid import Grid
 
 FLOW_STEP = 1 / 128  # px: int16 then covers +-256 px
-WEIGHT_STEP = 1 / 256  # 1/px^2: the weight is at most 1 / noise_floor^2
+WEIGHT_STEP = 1 / 128  # 1/px^2: the weight is at most 1 / noise_floor^2
 
 
 def thinned(grid: Grid) -> Tensor:

@@ -95,7 +95,7 @@ def test_depth_is_right_on_nearly_all_pixels_and_confidence_ranks_its_errors(
     result = run_cli("eval-depth", sample_run, SAMPLE, "--json", "--plot", plot)
     values = json.loads(result.out)
     assert values["errors"]["median_relative"] < 0.004
-    assert values["errors"]["coverage"] > 0.9
+    assert values["errors"]["coverage"] > 0.8  # of the two keyframes with a depth map
     assert values["errors"]["within_10_percent"] > 0.95
     median = values["curve"]["median"]
     half = median[values["curve"]["kept"].index(0.5)]

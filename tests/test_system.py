@@ -95,11 +95,12 @@ def test_keyframes_are_made_where_the_view_has_moved_on(finished: Finished) -> N
     numbers = [s.record.keyframe for s in finished.steps if s.record.index in first_of]
     assert numbers == [-1, *range(1, len(slam.graph))]  # the first was seen before the start
     keyframes, grid = slam.graph.keyframes(), slam.predictor.grid
-    limit = slam.config.keyframes.flow * grid.width
+    settings = slam.config.keyframes
+    least, limit = settings.trial_flow * grid.width, settings.flow * grid.width
     for first, second in pairwise(keyframes[1:]):
         T_ji = relative(first.T_WC, second.T_WC)[None]
         _, flow = covisibility(grid, first.depth, T_ji, slam.graph.intrinsics)
-        assert 0.8 * limit < float(flow) < 2.5 * limit
+        assert 0.8 * least < float(flow) < 2.5 * limit
 
 
 def test_the_keyframes_flow_limit_sets_their_number(sequence: Sequence) -> None:
