@@ -88,8 +88,7 @@ class Backend:
         """Links keyframe `number` to its neighbours and adjusts the window that ends with it."""
         keyframes = self.graph.keyframes()[: number + 1]
         with self.timings.measure("backend edges", number):
-            fine = not self.config.run.realtime
-            self._measure(keyframes, self._new_pairs(keyframes, number), fine=fine)
+            self._measure(keyframes, self._new_pairs(keyframes, number))
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
             with self.timings.measure("backend focal", number):
@@ -186,29 +185,22 @@ class Backend:
         T_WC = [torch.stack([keyframes[k].T_WC for k in ends]) for ends in zip(*pairs, strict=True)]
         return project_grid(self.predictor.grid, depth, relative(*T_WC), self.graph.intrinsics)
 
-    def _measure(
-        self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge], *, fine: bool = True
-    ) -> None:
-        """Measures undirected pairs, both ways at once, from the flow that the map induces.
-
-        In real time a quick measurement comes first; it counts as stale at the end.
-        """
+    def _measure(self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]) -> None:
+        """Measures undirected pairs, both ways, from the flow that the map induces."""
         measured: dict[Edge, Correspondence] = {}
         for some in chunks(pairs, TOGETHER):
             ahead, _ = self._induced(keyframes, some)
             back, _ = self._induced(keyframes, [(j, i) for i, j in some])
             near = [j in self._neighbours(keyframes, i) for i, j in some]
-            one = partial(self._measure_pair, keyframes, fine)
+            one = partial(self._measure_pair, keyframes)
             for edges in self._pool.map(one, some, ahead, back, near):
                 measured |= edges
-            if fine:
-                self._measured_with |= dict(zip(some, (t.clone() for t in ahead), strict=True))
+            self._measured_with |= dict(zip(some, (t.clone() for t in ahead), strict=True))
         self.graph.set_edges(pairs, measured)
 
     def _measure_pair(
         self,
         keyframes: Sequence[Keyframe],
-        fine: bool,
         pair: Edge,
         ahead: Tensor,
         back: Tensor,
@@ -218,7 +210,7 @@ class Backend:
         i, j = pair
         guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (ahead, back)))
         first, second = keyframes[i].frame.features, keyframes[j].frame.features
-        prediction = self.predictor.pair(first, second, guess, fine=fine)
+        prediction = self.predictor.pair(first, second, guess, fine=True)
         minimum = self.config.bundle_adjustment.minimum_match
         edges = {(i, j): prediction.forward, (j, i): prediction.backward}
         share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}

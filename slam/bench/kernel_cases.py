@@ -170,7 +170,7 @@ def _image_cases(device: torch.device, scale: float) -> Iterator[Case]:
     K, value = intrinsics_of(grid), inverse_depths(grid, 1, random)[0]
     T_ji = se3_exp(_twist(0.1, -0.04, 0.03, 0.01, -0.02, 0.02))
     target, _ = measured(grid, value, T_ji, K, random)
-    points = [x.to(device) for x in (grid.pixel, value, target)]
+    points = grid.pixel.to(device), value.to(device), target.to(device)
     motion = T_ji, _twist(0.4, -0.3, 0.25, -0.5, 0.7, 0.35), _twist(-0.2, 0.3, 0.1, 0.6, 0.3, -0.4)
     rolling = {"readout": 0.025, "height": grid.height}
     yield Case(
@@ -184,11 +184,10 @@ def _image_cases(device: torch.device, scale: float) -> Iterator[Case]:
     start = 0.3 * torch.randn(grid.height, grid.width, 2, generator=random).to(device)
     flow = Config().flow
     options = {"radius": flow.window, "iterations": flow.tracking_iterations}
-    limits = {"regularisation": 0.5, "longest_step": 1.0}
 
     def refined() -> Sequence[Tensor]:
         out = start.clone()
-        kernels.refine_flow(first, second, out, **options, **limits)
+        kernels.refine_flow(first, second, out, **options, regularisation=0.5, longest_step=1.0)
         return (out,)
 
     yield Case(
@@ -196,7 +195,11 @@ def _image_cases(device: torch.device, scale: float) -> Iterator[Case]:
         f"{grid.width} x {grid.height} px, {flow.tracking_iterations} iterations, with copies",
         (2 + 4 * FLOAT) * first.numel(),
         refined,
-        lambda: (twins_images.refine_flow(first, second, start, **options, **limits),),
+        lambda: (
+            twins_images.refine_flow(
+                first, second, start, **options, regularisation=0.5, longest_step=1.0
+            ),
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
@@ -60,9 +61,10 @@ class FlowPredictor:
         first, second, gain = equalise(
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
-        task = self._pool.submit(self._flow, second, first, guess.backward, fine)
+        back = partial(self._flow, second, first, guess.backward, fine)
+        task = None if fine else self._pool.submit(back)  # edges are measured many at once
         forward = self._flow(first, second, guess.forward, fine)
-        backward = task.result()
+        backward = back() if task is None else task.result()
         ahead = self._correspondence(keyframe, forward, backward)
         behind = self._correspondence(frame, backward, forward)
         sharpness = sharpness_ratio(self.grid, keyframe.texture, frame.texture, gain, ahead)
