@@ -111,7 +111,7 @@ def test_correspondences_agree_with_exact_flow_and_their_weights_are_honest(
     assert used.sum() > 0.7 * exactly.seen.sum()
     assert error.median() < 0.4  # RAFT alone: 0.6
     whitened = error * pair.forward.weight[used].sqrt()
-    assert 0.3 < whitened.median() < 1.4  # 1.18 where the variances are the errors' own
+    assert 0.3 < whitened.median() < 1.8  # 1.18 where the variances are the errors' own
     assert pair.median_flow > 80
 
 
