@@ -33,6 +33,7 @@ ORDER = [
     "retrieval",
     "initialization",
     "relocalization",
+    "recovery",
     "graph",
     "refinement",
     "frontend",
