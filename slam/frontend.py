@@ -25,7 +25,7 @@ from slam.frame import (
     TrackState,
 )
 from slam.graph import Graph
-from slam.initialization import identity, spread, two_view_map, with_focal_factors
+from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
@@ -33,6 +33,7 @@ from slam.predictors import Predictor
 from slam.recovery import Attempt, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
 from slam.shutter import Shutter, unroll, velocity
+from slam.startup import Startup
 from slam.timing import Timings
 from slam.tracking import better, track, track_from_scratch
 
@@ -68,15 +69,13 @@ class Frontend:
         self.on_keyframe = on_keyframe
         self.good_start = good_start
         self.on_restart = on_restart
-        self.focal_factors = focal_factors
         self._early: deque[Frame] = deque(maxlen=config.start.remember)
         self._lost: deque[Frame] = deque(maxlen=config.relocalization.retried)
         self._given = graph.intrinsics  # as they were before any map
         self._current = 0  # number of the keyframe tracked against
         self._on_trial, self._trials = True, 1
+        self._startup = Startup(predictor, config, timings, focal_factors)
         self._relocaliser = Relocaliser(predictor, config)
-        self._reference: Frame | None = None
-        self._between: list[Correspondence] = []  # the reference's pixels in the frames since
         self._mapped: tuple[int, Correspondence] | None = None  # what last fed a keyframe
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None
@@ -135,39 +134,18 @@ class Frontend:
             frame.index, frame.time, frame.seconds, TrackState.PENDING, -1, identity(), None
         )
         self.graph.set_record(record)
-        if self._reference is None:
-            self._reference = frame
-            return Step(record, None)
-        pair = self._pair(self._reference, frame)
-        with self.timings.measure("start"):
-            found = two_view_map(
-                self.predictor.grid,
-                pair,
-                spread(self._between, self.config.start.between),
-                with_focal_factors(self.graph.intrinsics, self.focal_factors),
-                self.config,
-                last_chance=pair.match_fraction < self.config.start.match_fraction,
-            )
-        self._between.append(pair.forward)
+        found = self._startup.take(frame, self.graph.intrinsics)
         if found is None:
-            if pair.match_fraction < self.config.start.match_fraction:
-                self._renew_reference(frame)
             return Step(record, None)
-        log.info("map started at frame %d (reference %d)", frame.index, self._reference.index)
-        self.graph.adopt({}, {}, found.intrinsics)
-        keyframe = Keyframe(self._reference, identity(), found.depth)
+        reference, made = found.reference, found.map
+        log.info("map started at frame %d (reference %d)", frame.index, reference.index)
+        self.graph.adopt({}, {}, made.intrinsics)
+        keyframe = Keyframe(reference, identity(), made.depth)
         number = self._current = self.graph.add_keyframe(keyframe)
-        first = self.graph.record(self._reference.index)
+        first = self.graph.record(reference.index)
         self.graph.set_record(replace(first, state=TrackState.TRACKED, keyframe=number))
-        self._velocity, self._between = identity(), []
-        return self._publish(frame, number, found.T_ji, pair, TrackState.TRACKED)
-
-    def _renew_reference(self, frame: Frame) -> None:
-        """A newer reference: half way between the old one and now, so that parallax is kept."""
-        assert self._reference is not None
-        since = [f for f in self._early if f.index > self._reference.index]
-        self._reference = since[len(since) // 2] if len(since) > 2 else frame
-        self._guess, self._between = NO_GUESS, []
+        self._velocity, self._guess = identity(), found.pair.flow
+        return self._publish(frame, number, made.T_ji, found.pair, TrackState.TRACKED)
 
     def _restart(self, frame: Frame) -> Step:
         """Discards a bad start: its frames are posed afterwards, like those before it."""
@@ -177,7 +155,8 @@ class Frontend:
         self.graph.clear(self._given)
         for record in self.graph.records():
             self.graph.set_record(replace(record, state=TrackState.PENDING, measurement=None))
-        self._reference, self._guess, self._last, self._on_trial = frame, NO_GUESS, None, True
+        self._startup.begin(frame)
+        self._guess, self._last, self._on_trial = NO_GUESS, None, True
         self._mapped = self._last_frame = None
         return Step(self.graph.record(frame.index), None)
 

@@ -34,6 +34,7 @@ ORDER = [
     "initialization",
     "relocalization",
     "recovery",
+    "startup",
     "graph",
     "refinement",
     "frontend",
