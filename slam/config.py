@@ -222,6 +222,7 @@ class RelocalizationSettings(Section):
     overlap: float = setting(
         0.15, help="matched share that dense flow must reach", minimum=0.0, maximum=1.0
     )
+    retried: int = setting(60, unit="frames", help="lost last, tried again at the end", minimum=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +297,6 @@ class FocalSettings(Section):
     )
     iterations: int = setting(30, help="of each such adjustment", minimum=1)
     relative_decrease: float = setting(1e-6, help="of the cost, at which it stops", minimum=0.0)
-
     start_range: float = setting(
         1.6, help="factor up and down to which a start tries focal lengths", minimum=1.0
     )

@@ -12,8 +12,8 @@ import torch
 from slam.backend import Backend, step_aside
 from slam.camera import Camera
 from slam.config import Config
-from slam.frame import Image, Keyframe
-from slam.frontend import Frontend, Step
+from slam.frame import Image, Keyframe, Step
+from slam.frontend import Frontend
 from slam.graph import Graph
 from slam.predictors import make_predictor
 from slam.refinement import fill_gaps, refine_frames
