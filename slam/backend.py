@@ -181,9 +181,7 @@ class Backend:
         Args: T_WC: [N, 7] of all keyframes. without: numbers that are not wanted.
         """
         settings, grid = self.config.bundle_adjustment, self.predictor.grid
-        share, flow = covisibility(
-            grid, this.depth, relative(this.T_WC, T_WC), self._intrinsics
-        )
+        share, flow = covisibility(grid, this.depth, relative(this.T_WC, T_WC), self._intrinsics)
         fits = (share > settings.overlap) & (flow < settings.covisible_flow * grid.width)
         picked: list[int] = []
         for j in torch.where(fits, flow, torch.inf).argsort(stable=True).tolist():

@@ -367,7 +367,7 @@ class RunSettings(Section):
     out: str = setting("", help="folder of the results; empty = runs/<source>-<time>")
     realtime: bool = setting(False, help="paced by the time stamps; the newest frame wins")
     ahead: int = setting(
-        8, unit="frames", help="that tracking may be ahead of the backend, offline", minimum=0
+        4, unit="frames", help="that tracking may be ahead of the backend, offline", minimum=0
     )
     threads: int = setting(2, help="of the kernels", minimum=1, maximum=256)
 

@@ -51,6 +51,7 @@ class Slam:
             self.graph,
             config,
             self.timings,
+            before_keyframe=self._catch_up if not config.run.realtime else lambda: None,
             on_keyframe=self._on_keyframe,
             good_start=self._good_start,
             on_restart=self.backend.reset,
@@ -104,7 +105,6 @@ class Slam:
         if self.config.run.realtime:
             self._tasks.put(lambda: self._adjust(self.graph.keyframes()[: number + 1]))
             return
-        self._catch_up()
         keyframes = self.graph.keyframes()[: number + 1]
         self._tasks.put(lambda: self.backend.step(keyframes))
         self._ahead = 0
