@@ -186,7 +186,7 @@ def _refine(
     filled = [_fill(d) for d in depths]
     if any(d is None for d in filled):
         return None
-    world = torch.tensor(IDENTITY, dtype=torch.float64)
+    world = identity()
     state = BundleAdjustment(
         torch.stack([world, se3_inv(T_ji)]),
         tuple(d for d in filled if d is not None),
@@ -235,7 +235,18 @@ def _scaled(
     )
 
 
-def spread(values: list[Correspondence], count: int) -> list[Correspondence]:
+def identity() -> Tensor:
+    """The unit pose [7]."""
+    return torch.tensor(IDENTITY, dtype=torch.float64)
+
+
+def spread(values: Sequence[Correspondence], count: int) -> Sequence[Correspondence]:
     """At most `count` of the values, evenly spread, without the ends."""
     step = len(values) / (count + 1)
     return [values[round(step * (n + 1))] for n in range(count)] if step >= 1 else values
+
+
+def with_focal_factors(intrinsics: Intrinsics, factors: Sequence[float]) -> list[Intrinsics]:
+    """The camera, or several where its focal length is a guess."""
+    fx, fy, cx, cy = intrinsics
+    return [(factor * fx, factor * fy, cx, cy) for factor in factors]

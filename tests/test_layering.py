@@ -33,6 +33,8 @@ ORDER = [
     "retrieval",
     "initialization",
     "relocalization",
+    "recovery",
+    "startup",
     "graph",
     "refinement",
     "frontend",
