@@ -24,7 +24,7 @@ from slam.frame import (
     TrackResult,
     TrackState,
 )
-from slam.graph import Graph
+from slam.graph import Graph, scale_change
 from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
@@ -51,12 +51,14 @@ class Frontend:
         graph: Graph,
         config: Config,
         timings: Timings,
+        before_keyframe: Callable[[], None],
         on_keyframe: Callable[[int], None],
         good_start: Callable[[], bool],
         on_restart: Callable[[], None],
         focal_factors: Sequence[float] = (1.0,),
     ) -> None:
         """Args:
+        before_keyframe: called before each, to let the graph be brought up to date.
         on_keyframe: called with the number of each new keyframe.
         good_start: asked after the first keyframes whether their map is worth keeping.
         on_restart: called when a start is discarded.
@@ -66,6 +68,7 @@ class Frontend:
         self.graph = graph
         self.config = config
         self.timings = timings
+        self.before_keyframe = before_keyframe
         self.on_keyframe = on_keyframe
         self.good_start = good_start
         self.on_restart = on_restart
@@ -231,7 +234,8 @@ class Frontend:
         if frame is None or record is None or record.index != frame.index:
             return False
         T_fk = se3_inv(self.graph.record(frame.index).T_kf)
-        self._add_keyframe(frame, self.graph.keyframe(record.keyframe), T_fk, record.state)
+        number = record.keyframe
+        self._add_keyframe(frame, number, self.graph.keyframe(number), T_fk, record.state)
         return True
 
     def _fuse(
@@ -323,13 +327,18 @@ class Frontend:
     def _new_keyframe(self, frame: Frame, number: int, old: Keyframe, T_fk: Tensor) -> Step:
         """The frame becomes a keyframe; its depth starts from the old one's."""
         self._remember_velocity(number, T_fk)
-        return self._add_keyframe(frame, old, T_fk, TrackState.TRACKED)
+        return self._add_keyframe(frame, number, old, T_fk, TrackState.TRACKED)
 
-    def _add_keyframe(self, frame: Frame, old: Keyframe, T_fk: Tensor, state: TrackState) -> Step:
-        depth = hand_on(
-            self.predictor.grid, old.depth, T_fk, self.graph.intrinsics, self.config.mapping
-        )
-        T_WC = se3_mul(old.T_WC, se3_inv(T_fk))
+    def _add_keyframe(
+        self, frame: Frame, number: int, old: Keyframe, T_fk: Tensor, state: TrackState
+    ) -> Step:
+        """Args: old: keyframe `number` as it was when T_fk was solved."""
+        self.before_keyframe()
+        now, intrinsics = self.graph.keyframe(number), self.graph.intrinsics
+        T_fk = T_fk.clone()
+        T_fk[:3] *= scale_change(old.depth, now.depth)
+        depth = hand_on(self.predictor.grid, now.depth, T_fk, intrinsics, self.config.mapping)
+        T_WC = se3_mul(now.T_WC, se3_inv(T_fk))
         number = self._current = self.graph.add_keyframe(Keyframe(frame, T_WC, depth))
         self._guess = NO_GUESS
         step = self._store(frame, number, identity(), None, state)
@@ -351,8 +360,8 @@ class Frontend:
             number = number if last is None else last.keyframe
             return self._store(frame, number, T_kf, None, TrackState.LOST)
         log.info("relocalised at frame %d against keyframe %d", frame.index, found.keyframe)
-        old = self.graph.keyframe(found.keyframe)
-        return self._add_keyframe(frame, old, found.T_fk, TrackState.RELOCALISED)
+        number, state = found.keyframe, TrackState.RELOCALISED
+        return self._add_keyframe(frame, number, self.graph.keyframe(number), found.T_fk, state)
 
     # --- records ------------------------------------------------------------------------------
 
