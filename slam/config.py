@@ -30,7 +30,11 @@ class FlowSettings(Section):
         maximum=1.0,
     )
     long_side: int = setting(
-        400, unit="px", help="long side of the working images", minimum=64, maximum=4096
+        400,
+        unit="px",
+        help="long side of the working images (up to 2 : 1)",
+        minimum=64,
+        maximum=4096,
     )
     grid_stride: int = setting(
         4, unit="px", help="distance of the pixels that keep depth", minimum=1, maximum=64
@@ -169,7 +173,7 @@ class StartSettings(Section):
     """Start-up from two views."""
 
     parallax: float = setting(
-        0.02, unit="widths", help="least median flow left after removing rotation", minimum=0.0
+        0.02, unit="widths", help="least RMS flow left after removing rotation", minimum=0.0
     )
     rotation_residual: float = setting(
         0.0015, unit="widths", help="least median residual of the best pure rotation", minimum=0.0

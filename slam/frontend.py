@@ -30,7 +30,7 @@ from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
 from slam.predictors import Predictor
-from slam.recovery import Attempt, nearest_in_time, other_starts
+from slam.recovery import Attempt, induced_flow, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
 from slam.shutter import Shutter, unroll, velocity
 from slam.startup import Startup
@@ -169,6 +169,8 @@ class Frontend:
         number = self._current
         keyframe = self.graph.keyframe(number)
         T_guess = self._predict(number)
+        if self._guess.forward is None:
+            self._guess = self._induced(keyframe, T_guess)
         attempt = self._attempt(keyframe, frame, T_guess)
         if not attempt.good(self.config):
             attempt = self._again(keyframe, frame, T_guess, attempt)
@@ -199,6 +201,9 @@ class Frontend:
         if still:
             self._mapped = last
         return still
+
+    def _induced(self, keyframe: Keyframe, T_fk: Tensor) -> PairGuess:
+        return induced_flow(self.predictor.grid, keyframe, T_fk, self.graph.intrinsics, self.config)
 
     def _attempt(self, keyframe: Keyframe, frame: Frame, T_guess: Tensor) -> Attempt:
         pair = self._pair(keyframe.frame, frame)
