@@ -49,6 +49,7 @@ ORDER = [
     "arguments",
     "bench",
     "doctor",
+    "download",
     "cli",
     "__main__",
 ]

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from slam.networks.heads import Fusion, ViewPrediction, double, to_map, to_points
 from slam.networks.pointmap import PointmapNetwork
-from slam.networks.pointmap_sizes import PointmapSizes, TransformerSizes, read_heads
+from slam.networks.pointmap_sizes import TransformerSizes, read_heads
 from slam.networks.transformer import SelfAttention, rotary_table, rotate
-
-SIZES = PointmapSizes(16, TransformerSizes(32, 2, 2), TransformerSizes(24, 4, 3), "linear", 24)
-DUST3R = replace(SIZES, descriptors=0)
+from tests.pointmap_networks import DUST3R, SIZES, random_images, random_network
 
 
 @pytest.fixture(autouse=True)
@@ -108,25 +106,6 @@ def test_outputs_are_those_of_the_published_architecture(
 
 
 # --- a network of its own ------------------------------------------------------------------------
-
-
-def random_network(sizes: PointmapSizes = SIZES) -> PointmapNetwork:
-    """With norms and biases that are not the identity, and one confidence unlike the next."""
-    generator = torch.Generator().manual_seed(7)
-    shapes = {name: value.shape for name, value in PointmapNetwork(sizes).state_dict().items()}
-    tensors = {}
-    for name, shape in shapes.items():
-        scale = 0.1 if len(shape) == 1 else (3 / math.prod(shape[1:])) ** 0.5
-        tensors[name] = scale * (2 * torch.rand(shape, generator=generator) - 1)
-        if "norm" in name and name.endswith("weight"):
-            tensors[name] += 1
-    heads = (sizes.encoder.heads, sizes.decoder.heads)
-    return PointmapNetwork.from_state_dict(tensors, heads)
-
-
-def random_images(count: int, height: int, width: int) -> Tensor:
-    generator = torch.Generator().manual_seed(count + height)
-    return 2 * torch.rand(count, 3, height, width, generator=generator) - 1
 
 
 @pytest.fixture(scope="module")
@@ -389,6 +368,9 @@ def test_tensors_that_do_not_fit_are_named(network: PointmapNetwork) -> None:
     assert "1 missing (dec_norm.bias)" in message
     assert "1 unknown (pose_head.weight)" in message
     assert "1 of another shape (enc_blocks.1.attn.proj.bias)" in message
+    blind = {name: value for name, value in network.state_dict().items() if "enc_bl" not in name}
+    with pytest.raises(ValueError, match=r"got no tensors enc_blocks\.\*"):
+        PointmapNetwork.from_state_dict(blind, (2, 3))
     with pytest.raises(ValueError, match=r"a two-view pointmap network .* got 1 tensors, the fi"):
         PointmapNetwork.from_state_dict({"fc.weight": torch.zeros(2, 2)})
 

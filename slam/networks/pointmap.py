@@ -6,6 +6,7 @@ MASt3R a descriptor too. An image is encoded once and decoded with as many other
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,16 +17,18 @@ from torch import Tensor, nn
 from slam.networks.heads import Head, ViewPrediction
 from slam.networks.pointmap_sizes import PointmapSizes, read_heads, read_sizes
 from slam.networks.transformer import EPSILON, DecoderBlock, EncoderBlock, rotary_table
-from slam.networks.weights import fill_network, read_weights
+from slam.networks.weights import Weights, fill_network, read_weights
 
 LICENCE = (
-    "the published weights are licensed CC BY-NC-SA 4.0 by Naver (no commercial use), and bound by "
-    "the licences of the data sets that they were trained on"
+    "published weights of MASt3R and DUSt3R are licensed CC BY-NC-SA 4.0 by Naver: no commercial "
+    "use; the licences of their training sets hold too"
 )
 NAME = "a two-view pointmap network (MASt3R or DUSt3R)"
 # Left from training (a token for masked patches), or never read by the coarsest of the fusions.
 UNUSED = re.compile(r"mask_token|downstream_head[12]\.dpt\.scratch\.refinenet4\.resConfUnit1\..*")
 ALIAS = re.compile(r"\.scratch\.layer([1-4])_rn\.")
+
+logger = logging.getLogger(__name__)
 
 
 class PatchEmbedding(nn.Module):
@@ -192,12 +195,18 @@ def load_pointmap_network(path: str | Path) -> PointmapNetwork:
     Raises FileNotFoundError where there is no such file, ValueError where it is cut off or holds
     something else.
     """
-    weights = read_weights(Path(path), NAME)
+    network = build_pointmap_network(read_weights(Path(path), NAME), str(path))
+    logger.warning("%s: %s", path, LICENCE)
+    return network
+
+
+def build_pointmap_network(weights: Weights, source: str) -> PointmapNetwork:
+    """The network of weights that were read; errors as `load_pointmap_network`'s."""
     try:
         heads = read_heads(weights.model) if weights.model else None
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    return PointmapNetwork.from_state_dict(weights.tensors, heads, source=str(path))
+        raise ValueError(f"{source}: {error}") from error
+    return PointmapNetwork.from_state_dict(weights.tensors, heads, source=source)
 
 
 def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

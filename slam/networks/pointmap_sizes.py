@@ -117,4 +117,7 @@ def _shape(tensors: Mapping[str, Tensor], name: str, axes: int) -> tuple[int, ..
 
 def _depth(tensors: Mapping[str, Tensor], prefix: str) -> int:
     """How many blocks are numbered under a prefix."""
-    return len({name.split(".")[1] for name in tensors if name.startswith(prefix)})
+    depth = len({name.split(".")[1] for name in tensors if name.startswith(prefix)})
+    if not depth:
+        raise ValueError(f"wanted a two-view pointmap network, got no tensors {prefix}*")
+    return depth

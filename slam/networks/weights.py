@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
 import re
 import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,8 +29,6 @@ SAFETENSORS_TYPES = {
     "BOOL": torch.bool,
 }
 LONGEST_HEADER = 100_000_000  # bytes, as the format allows
-# What torch.load raises for bytes that are no checkpoint.
-UNREADABLE = (RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,7 @@ def fill_network(
 
 
 def read_weights(path: Path, name: str) -> Weights:
-    """Tensors by name from a file, whatever its ending says.
+    """Tensors by name from a file: safetensors by its ending, else what torch.save wrote.
 
     Args: name: of the network that is wanted, for errors.
     Raises FileNotFoundError where there is no such file, ValueError where it is cut off, would run
@@ -101,21 +97,24 @@ def read_weights(path: Path, name: str) -> Weights:
 
 def _unpickle(path: Path, name: str) -> Any:
     """The content of a pickle of tensors, containers and an argparse.Namespace; nothing else."""
-    try:
-        with _namespaces_allowed():
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        if foreign:
+    with path.open("rb") as file, _namespaces_allowed():
+        try:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged bytes raise anything: KeyError, struct.error, ...
             raise ValueError(
-                f"{path}: wanted the weights of {name}, got a pickle that would run "
-                f"{foreign[1]}; nothing was run"
+                f"{path}: wanted the weights of {name} as torch.save writes them, got "
+                f"{_unpickling_fault(error)}"
             ) from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"{path}: wanted the weights of {name} as torch.save writes them, "
-            f"got a file that is cut off or something else ({reason})"
-        ) from error
+
+
+def _unpickling_fault(error: Exception) -> str:
+    """What torch found, in few of its many words."""
+    foreign = re.search(r"GLOBAL (\S+)", str(error))
+    if foreign:
+        return f"a pickle that would run {foreign[1]}; nothing was run"
+    said = re.search(r"WeightsUnpickler error: (.*)", str(error))
+    reason = said[1] if said else f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"a file that is cut off or something else ({reason.strip():.100})"
 
 
 @contextmanager
