@@ -18,9 +18,9 @@ from torch import nn
 
 from slam.networks.heads import Fusion, ViewPrediction, double, to_map, to_points
 from slam.networks.pointmap import PointmapNetwork
-from slam.networks.pointmap_sizes import TransformerSizes, read_heads
-from slam.networks.transformer import SelfAttention, rotary_table, rotate
+from slam.networks.pointmap_sizes import PointmapSizes, TransformerSizes, read_heads
 from tests.pointmap_networks import DUST3R, SIZES, random_images, random_network
+from tests.pointmap_reference import Reference
 
 
 @pytest.fixture(autouse=True)
@@ -117,6 +117,27 @@ def largest_difference(a: ViewPrediction, b: ViewPrediction) -> float:
     """Relative to the norm of each output, over all of them."""
     pairs = [(getattr(a, name), getattr(b, name)) for name in FIELDS.values()]
     return max(float((p - q).norm() / q.norm()) for p, q in pairs if q is not None)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [SIZES, replace(SIZES, head="dpt"), replace(DUST3R, patch=8)],
+    ids=["linear", "dpt", "patch 8"],
+)
+@pytest.mark.parametrize("size", [(48, 80), (80, 32)], ids=str)
+def test_outputs_are_those_of_a_float64_reference(
+    sizes: PointmapSizes, size: tuple[int, int]
+) -> None:
+    network, images = random_network(sizes), random_images(2, *size)
+    reference = Reference(network.state_dict(), sizes)
+    tokens, wanted = network.encode(images), [reference.encode(image) for image in images]
+    for got, value in zip(tokens, wanted, strict=True):
+        assert float((got - value).norm() / value.norm()) < 1e-5
+    views = network.decode(tokens[:1], tokens[1:], size)
+    for view, values in zip(views, reference.decode(*wanted, size), strict=True):
+        assert len(values) == (4 if sizes.descriptors else 2)
+        for name, value in values.items():
+            assert float((getattr(view, name)[0] - value).norm() / value.norm()) < 1e-5, name
 
 
 @pytest.mark.parametrize("size", [(48, 80), (80, 48), (16, 16), (112, 16)])
@@ -246,40 +267,6 @@ def test_tokens_of_another_size_are_refused(network: PointmapNetwork) -> None:
 
 
 # --- its parts -----------------------------------------------------------------------------------
-
-
-def test_rotation_depends_on_row_and_column_as_written() -> None:
-    """Against complex numbers in float64: pairs (k, k + d/4) of each half, angle place / 100^k."""
-    height, width, d = 3, 5, 16
-    x = torch.rand(2, 3, height * width, d, generator=torch.Generator().manual_seed(1))
-    got = rotate(x, rotary_table(height, width, d, torch.device("cpu"))).double()
-    k = torch.arange(d // 4, dtype=torch.float64)
-    frequency = 100.0 ** (-2 * k / (d // 2))
-    for token in range(height * width):
-        for half, place in enumerate((token // width, token % width)):
-            start = half * d // 2
-            real, imaginary = x[:, :, token, start : start + d // 2].double().chunk(2, -1)
-            turned = torch.complex(real, imaginary) * torch.exp(1j * place * frequency)
-            wanted = torch.cat([turned.real, turned.imag], -1)
-            assert (got[:, :, token, start : start + d // 2] - wanted).abs().max() < 1e-6
-
-
-def test_attention_is_that_of_a_float64_reference() -> None:
-    torch.manual_seed(3)
-    layer, heads, (height, width) = SelfAttention(24, 3), 3, (2, 3)
-    x = torch.rand(2, 6, 24)
-    table = rotary_table(height, width, 8, torch.device("cpu"))
-    weight, bias = layer.qkv.weight.double(), layer.qkv.bias.double()
-    rows = x.double() @ weight.T + bias
-    seen = []
-    for head in range(heads):
-        query, key, value = (
-            rows[..., part * 24 + head * 8 : part * 24 + head * 8 + 8] for part in range(3)
-        )
-        query, key = (rotate(t[:, None].float(), table)[:, 0].double() for t in (query, key))
-        seen.append(torch.softmax(query @ key.mT / 8**0.5, -1) @ value)
-    wanted = torch.cat(seen, -1) @ layer.proj.weight.double().T + layer.proj.bias.double()
-    assert (layer(x, table).double() - wanted).abs().max() < 1e-5
 
 
 def test_a_point_keeps_its_direction_and_its_length_grows_exponentially() -> None:
