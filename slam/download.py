@@ -144,7 +144,7 @@ def _receive_all(asset: Asset, part: Path) -> int:
         total = _receive(asset, part, before)
         if _size(part) == total:
             return total
-        if _size(part) <= before:
+        if not before < _size(part) < total:
             raise ConnectionError(
                 f"{asset.address}: the connection ended after {_size(part)} of {total} bytes; "
                 "run again to go on"

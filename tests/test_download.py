@@ -36,6 +36,7 @@ class Server:
     cut_after: int | None = None  # bytes that a connection brings before it ends
     says_length: bool = True
     wrong_begin: int = 0  # bytes that a part starts too early
+    surplus: int = 0  # bytes that a part is too long
     asked: list[str] = field(default_factory=list)  # method and range of each request
 
 
@@ -64,8 +65,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                 self.answer(416, 0, f"bytes */{total}")
             else:
                 begin -= state.wrong_begin
-                self.answer(206, total - begin, f"bytes {begin}-{total - 1}/{total}")
-                self.send_body(state.content[begin:])
+                length = total - begin + state.surplus
+                self.answer(206, length, f"bytes {begin}-{total - 1}/{total}")
+                self.send_body(state.content[begin:] + bytes(state.surplus))
 
         def answer(self, status: int, length: int, span: str = "") -> None:
             self.send_response(status)
@@ -156,6 +158,17 @@ def test_a_server_without_ranges_starts_anew(server: Server, asset: Asset, tmp_p
     with pytest.raises(ConnectionError, match="after 3000000 of 5120000 bytes"):
         download(asset, tmp_path)
     assert len(server.asked) == 3
+
+
+def test_a_server_that_sends_too_much_is_not_asked_for_ever(
+    server: Server, asset: Asset, tmp_path: Path
+) -> None:
+    part_of(tmp_path).write_bytes(CONTENT[:1000])
+    server.surplus = 7
+    with pytest.raises(ConnectionError, match="after 5120007 of 5120000 bytes"):
+        download(asset, tmp_path)
+    server.surplus = 0
+    assert download(asset, tmp_path).path.read_bytes() == CONTENT
 
 
 def test_a_wrong_checksum_leaves_nothing(server: Server, asset: Asset, tmp_path: Path) -> None:
