@@ -278,14 +278,15 @@ class Frontend:
         With a rolling shutter it is solved once more, with the velocity that came out.
         """
         settings, intrinsics = self.config.tracking, self.graph.intrinsics
-        twist = self.graph.twists([keyframe.frame.index])[0]
+        rolling = self.graph.readout != 0.0
+        twist = self.graph.twists([keyframe.frame.index])[0] if rolling else None
         measured = self._unrolled(keyframe, twist, frame, pair.forward, T_guess)
         arguments = (self.predictor.grid.pixel, keyframe.depth)
         result = track(*arguments, measured, T_guess, intrinsics, settings)
         if result.inlier_fraction < settings.good_inliers:
             scratch = track_from_scratch(*arguments, measured, intrinsics, settings)
             result = better(result, scratch)
-        if self.graph.readout != 0.0 and result.inlier_fraction >= settings.good_inliers:
+        if rolling and result.inlier_fraction >= settings.good_inliers:
             measured = self._unrolled(keyframe, twist, frame, pair.forward, result.T_fk)
             result = track(*arguments, measured, result.T_fk, intrinsics, settings)
         return result, measured
@@ -293,22 +294,21 @@ class Frontend:
     def _unrolled(
         self,
         keyframe: Keyframe,
-        twist: Tensor,
+        twist: Tensor | None,
         frame: Frame,
         measured: Correspondence,
         T_fk: Tensor,
     ) -> Correspondence:
         """Measurements as a global shutter would have made them, by the motion since last.
 
-        Args: twist: [6] of the keyframe.
+        Args: twist: [6] of the keyframe; None = the shutter is global.
         """
-        readout = self.graph.readout
-        if readout == 0.0 or self._last is None or self._last.seconds == frame.seconds:
+        if twist is None or self._last is None or self._last.seconds == frame.seconds:
             return measured
         T_WC = se3_mul(keyframe.T_WC, se3_inv(T_fk))
         before = self.graph.T_WC(self.graph.record(self._last.index))
         shutter = Shutter(
-            readout,
+            self.graph.readout,
             self.predictor.grid.height,
             twist,
             velocity(before, T_WC, frame.seconds - self._last.seconds),
