@@ -62,7 +62,7 @@ class FlowSettings(Section):
         minimum=1,
         maximum=8,
     )
-    descents: int = setting(16, help="iterations of a patch's search", minimum=1)
+    descents: int = setting(6, help="iterations of a patch's search", minimum=1)
     refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
     smoothness: float = setting(
         10.0, help="weight of smoothness in them: more is biased across depths", minimum=0.0
