@@ -45,11 +45,17 @@ class FlowSettings(Section):
     keyframe_finest_scale: int = setting(
         1, help="patch search stops at 1/2^n between keyframes", minimum=0, maximum=4
     )
+    sure: float = setting(
+        0.5,
+        help="matched share from the map's guess below which keyframes are searched",
+        minimum=0.0,
+        maximum=1.0,
+    )
     tracking_iterations: int = setting(
         2, help="of Lucas-Kanade at full size, when tracking", minimum=0, maximum=50
     )
     half_size_iterations: int = setting(
-        2, help="of Lucas-Kanade at half size before them, when tracking", minimum=0, maximum=50
+        2, help="of Lucas-Kanade at half size before them", minimum=0, maximum=50
     )
     keyframe_iterations: int = setting(
         3, help="of Lucas-Kanade at full size, between keyframes", minimum=0, maximum=50

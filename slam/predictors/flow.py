@@ -57,13 +57,29 @@ class FlowPredictor:
     def pair(
         self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
     ) -> PairPrediction:
-        """Flow both ways, checked against each other (see `Predictor.pair`)."""
+        """Flow both ways, checked against each other (see `Predictor.pair`).
+
+        Between keyframes the map's guess is good enough for Lucas-Kanade alone, and less biased
+        without a patch search. Where it matches too little it is searched for after all.
+        """
+        guided = guess.forward is not None and guess.backward is not None
+        if not (fine and guided):
+            return self._pair(keyframe, frame, guess, fine, search=True)
+        found = self._pair(keyframe, frame, guess, fine, search=False)
+        if found.match_fraction >= self.settings.sure:
+            return found
+        other = self._pair(keyframe, frame, guess, fine, search=True)
+        return max(found, other, key=lambda p: p.match_fraction)
+
+    def _pair(
+        self, keyframe: Features, frame: Features, guess: PairGuess, fine: bool, search: bool
+    ) -> PairPrediction:
         first, second, gain = equalise(
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
-        back = partial(self._flow, second, first, guess.backward, fine)
+        back = partial(self._flow, second, first, guess.backward, fine, search)
         task = None if fine else self._pool.submit(back)  # edges are measured many at once
-        forward = self._flow(first, second, guess.forward, fine)
+        forward = self._flow(first, second, guess.forward, fine, search)
         backward = back() if task is None else task.result()
         ahead = self._correspondence(keyframe, forward, backward)
         behind = self._correspondence(frame, backward, forward)
@@ -80,12 +96,19 @@ class FlowPredictor:
             sharpness=sharpness,
         )
 
-    def _flow(self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool) -> np.ndarray:
+    def _flow(
+        self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool, search: bool
+    ) -> np.ndarray:
+        """Flow [h, w, 2] px, from a guess, which stays as it is.
+
+        Args: search: whether patches are searched for around the guess.
+        """
         settings = self.settings
         start = np.empty(0) if guess is None else guess.numpy().copy()
-        found = self._solver(fine, guess is not None).calc(first.numpy(), second.numpy(), start)
-        flow = torch.from_numpy(found)
-        if not fine and settings.half_size_iterations > 0:
+        if search:
+            start = self._solver(fine, guess is not None).calc(first.numpy(), second.numpy(), start)
+        flow = torch.from_numpy(start)
+        if settings.half_size_iterations > 0 and not (fine and search):
             flow = self._at_half_size(first, second, flow)
         iterations = settings.keyframe_iterations if fine else settings.tracking_iterations
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
