@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
 from functools import partial
 
 import cv2
@@ -18,6 +19,14 @@ from slam.predictors.grid import Grid, working_size
 from slam.predictors.photometry import at_sharpness, equalise, sharpness_ratio
 
 TINY = 1e-6  # grey^2/px^2
+
+
+class Effort(IntEnum):
+    """How far down a pair of images is searched."""
+
+    TRACKING = 0
+    KEYFRAME = 1  # a pair of keyframes, or one that tracking finds hard
+    FULL = 2  # at full size: a pair of keyframes that is hard
 
 
 class FlowPredictor:
@@ -57,13 +66,28 @@ class FlowPredictor:
     def pair(
         self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
     ) -> PairPrediction:
-        """Flow both ways, checked against each other (see `Predictor.pair`)."""
+        """Flow both ways, checked against each other (see `Predictor.pair`).
+
+        Where little of the view is matched, it moved far or its parts move apart: such a pair is
+        measured a step finer too.
+        """
+        effort = Effort.KEYFRAME if fine else Effort.TRACKING
+        found = self._measure(keyframe, frame, guess, effort)
+        if found.match_fraction >= self.settings.sparse:
+            return found
+        finer = self._measure(keyframe, frame, guess, Effort(effort + 1))
+        return max(found, finer, key=lambda p: p.match_fraction)
+
+    def _measure(
+        self, keyframe: Features, frame: Features, guess: PairGuess, effort: Effort
+    ) -> PairPrediction:
         first, second, gain = equalise(
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
-        back = partial(self._flow, second, first, guess.backward, fine)
-        task = None if fine else self._pool.submit(back)  # edges are measured many at once
-        forward = self._flow(first, second, guess.forward, fine)
+        back = partial(self._flow, second, first, guess.backward, effort)
+        alone = effort is not Effort.TRACKING  # edges are measured many at once
+        task = None if alone else self._pool.submit(back)
+        forward = self._flow(first, second, guess.forward, effort)
         backward = back() if task is None else task.result()
         ahead = self._correspondence(keyframe, forward, backward)
         behind = self._correspondence(frame, backward, forward)
@@ -80,14 +104,17 @@ class FlowPredictor:
             sharpness=sharpness,
         )
 
-    def _flow(self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool) -> np.ndarray:
+    def _flow(
+        self, first: Tensor, second: Tensor, guess: Tensor | None, effort: Effort
+    ) -> np.ndarray:
         settings = self.settings
         start = np.empty(0) if guess is None else guess.numpy().copy()
-        found = self._solver(fine, guess is not None).calc(first.numpy(), second.numpy(), start)
+        found = self._solver(effort, guess is not None).calc(first.numpy(), second.numpy(), start)
         flow = torch.from_numpy(found)
-        if not fine and settings.half_size_iterations > 0:
+        tracking = effort is Effort.TRACKING
+        if tracking and settings.half_size_iterations > 0:
             flow = self._at_half_size(first, second, flow)
-        iterations = settings.keyframe_iterations if fine else settings.tracking_iterations
+        iterations = settings.tracking_iterations if tracking else settings.keyframe_iterations
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
         return flow.numpy()
 
@@ -103,20 +130,20 @@ class FlowPredictor:
         )
         return 2 * resized(small, size, cv2.INTER_LINEAR)
 
-    def _solver(self, fine: bool, guided: bool) -> cv2.DISOpticalFlow:
+    def _solver(self, effort: Effort, guided: bool) -> cv2.DISOpticalFlow:
         """A solver of this thread: they keep buffers and are not to be shared.
 
         Once given a flow to start from, one that is given none starts from the old one again
         (OpenCV 5.0): those with and without are kept apart.
         """
         if not hasattr(self._local, "solvers"):
-            scales = (self.settings.tracking_finest_scale, self.settings.keyframe_finest_scale)
+            scales = (self.settings.tracking_finest_scale, self.settings.keyframe_finest_scale, 0)
             self._local.solvers = {
-                (is_fine, is_guided): new_solver(self.settings, scales[is_fine])
-                for is_fine in (False, True)
+                (each, is_guided): new_solver(self.settings, scales[each])
+                for each in Effort
                 for is_guided in (False, True)
             }
-        return self._local.solvers[fine, guided]
+        return self._local.solvers[effort, guided]
 
     def _correspondence(
         self, features: Features, flow: np.ndarray, back: np.ndarray
