@@ -32,7 +32,7 @@ class FlowSettings(Section):
     long_side: int = setting(
         400,
         unit="px",
-        help="long side of the working images (up to 2 : 1)",
+        help="long side of the working images (of 2 : 1 at most)",
         minimum=64,
         maximum=4096,
     )
@@ -45,12 +45,6 @@ class FlowSettings(Section):
     keyframe_finest_scale: int = setting(
         1, help="patch search stops at 1/2^n between keyframes", minimum=0, maximum=4
     )
-    sure: float = setting(
-        0.5,
-        help="matched share from the map's guess below which keyframes are searched",
-        minimum=0.0,
-        maximum=1.0,
-    )
     tracking_iterations: int = setting(
         2, help="of Lucas-Kanade at full size, when tracking", minimum=0, maximum=50
     )
@@ -59,6 +53,9 @@ class FlowSettings(Section):
     )
     keyframe_iterations: int = setting(
         3, help="of Lucas-Kanade at full size, between keyframes", minimum=0, maximum=50
+    )
+    sparse: float = setting(
+        0.4, help="matched share below which a pair is measured finer", minimum=0.0, maximum=1.0
     )
     window: int = setting(2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20)
     patch_stride: int = setting(

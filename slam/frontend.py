@@ -53,14 +53,15 @@ class Frontend:
         timings: Timings,
         before_keyframe: Callable[[], None],
         on_keyframe: Callable[[int], None],
-        good_start: Callable[[], bool],
+        good_start: Callable[[], bool | None],
         on_restart: Callable[[], None],
         focal_factors: Sequence[float] = (1.0,),
     ) -> None:
         """Args:
         before_keyframe: called before each, to let the graph be brought up to date.
         on_keyframe: called with the number of each new keyframe.
-        good_start: asked after the first keyframes whether their map is worth keeping.
+        good_start: asked after the first keyframes whether their map is worth keeping; None =
+            not known yet, ask again.
         on_restart: called when a start is discarded.
         focal_factors: focal lengths that a start tries, relative to the one given.
         """
@@ -95,8 +96,9 @@ class Frontend:
             return self._start(frame)
         step = self._track(frame)
         if self._on_trial and len(self.graph) >= self.config.start.trial_keyframes:
-            self._on_trial, last_trial = False, self._trials >= self.config.start.trials
-            if not self.good_start() and not last_trial:
+            good = self.good_start()
+            self._on_trial, last_trial = good is None, self._trials >= self.config.start.trials
+            if good is False and not last_trial:
                 return self._restart(frame)
         return replace(step, T_WC=None) if self._on_trial else step
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
 from functools import partial
 
 import cv2
@@ -18,6 +19,15 @@ from slam.predictors.grid import Grid, working_size
 from slam.predictors.photometry import at_sharpness, equalise, sharpness_ratio
 
 TINY = 1e-6  # grey^2/px^2
+
+
+class Effort(IntEnum):
+    """How far down a pair of images is searched."""
+
+    GUESS = 0  # not at all: Lucas-Kanade from the guess
+    TRACKING = 1
+    KEYFRAME = 2  # a pair of keyframes, or one that tracking finds hard
+    FULL = 3  # at full size: a pair of keyframes that is hard
 
 
 class FlowPredictor:
@@ -59,27 +69,32 @@ class FlowPredictor:
     ) -> PairPrediction:
         """Flow both ways, checked against each other (see `Predictor.pair`).
 
-        Between keyframes the map's guess is good enough for Lucas-Kanade alone, and less biased
-        without a patch search. Where it matches too little it is searched for after all.
+        Between keyframes the map's guess is good enough for Lucas-Kanade alone, which is less
+        biased than after a patch search. Where little of the view is matched, it moved far or its
+        parts move apart, or the guess is wrong: such a pair is searched, and then searched finer.
         """
-        guided = guess.forward is not None and guess.backward is not None
-        if not (fine and guided):
-            return self._pair(keyframe, frame, guess, fine, search=True)
-        found = self._pair(keyframe, frame, guess, fine, search=False)
-        if found.match_fraction >= self.settings.sure:
-            return found
-        other = self._pair(keyframe, frame, guess, fine, search=True)
-        return max(found, other, key=lambda p: p.match_fraction)
+        efforts = (Effort.TRACKING, Effort.KEYFRAME)
+        if fine:
+            guided = guess.forward is not None and guess.backward is not None
+            efforts = (Effort.GUESS if guided else Effort.KEYFRAME, Effort.KEYFRAME, Effort.FULL)
+        found = self._measure(keyframe, frame, guess, efforts[0])
+        for effort in efforts[1:]:
+            if found.match_fraction >= self.settings.sparse:
+                break
+            finer = self._measure(keyframe, frame, guess, effort)
+            found = max(found, finer, key=lambda p: p.match_fraction)
+        return found
 
-    def _pair(
-        self, keyframe: Features, frame: Features, guess: PairGuess, fine: bool, search: bool
+    def _measure(
+        self, keyframe: Features, frame: Features, guess: PairGuess, effort: Effort
     ) -> PairPrediction:
         first, second, gain = equalise(
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
-        back = partial(self._flow, second, first, guess.backward, fine, search)
-        task = None if fine else self._pool.submit(back)  # edges are measured many at once
-        forward = self._flow(first, second, guess.forward, fine, search)
+        back = partial(self._flow, second, first, guess.backward, effort)
+        together = effort is Effort.TRACKING  # edges are measured many at once
+        task = self._pool.submit(back) if together else None
+        forward = self._flow(first, second, guess.forward, effort)
         backward = back() if task is None else task.result()
         ahead = self._correspondence(keyframe, forward, backward)
         behind = self._correspondence(frame, backward, forward)
@@ -97,20 +112,19 @@ class FlowPredictor:
         )
 
     def _flow(
-        self, first: Tensor, second: Tensor, guess: Tensor | None, fine: bool, search: bool
+        self, first: Tensor, second: Tensor, guess: Tensor | None, effort: Effort
     ) -> np.ndarray:
-        """Flow [h, w, 2] px, from a guess, which stays as it is.
-
-        Args: search: whether patches are searched for around the guess.
-        """
+        """Flow [h, w, 2] px, from a guess, which stays as it is."""
         settings = self.settings
         start = np.empty(0) if guess is None else guess.numpy().copy()
-        if search:
-            start = self._solver(fine, guess is not None).calc(first.numpy(), second.numpy(), start)
+        if effort is not Effort.GUESS:
+            solver = self._solver(effort, guess is not None)
+            start = solver.calc(first.numpy(), second.numpy(), start)
         flow = torch.from_numpy(start)
-        if settings.half_size_iterations > 0 and not (fine and search):
+        if settings.half_size_iterations > 0 and effort <= Effort.TRACKING:
             flow = self._at_half_size(first, second, flow)
-        iterations = settings.keyframe_iterations if fine else settings.tracking_iterations
+        tracking = effort is Effort.TRACKING
+        iterations = settings.tracking_iterations if tracking else settings.keyframe_iterations
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
         return flow.numpy()
 
@@ -126,20 +140,24 @@ class FlowPredictor:
         )
         return 2 * resized(small, size, cv2.INTER_LINEAR)
 
-    def _solver(self, fine: bool, guided: bool) -> cv2.DISOpticalFlow:
+    def _solver(self, effort: Effort, guided: bool) -> cv2.DISOpticalFlow:
         """A solver of this thread: they keep buffers and are not to be shared.
 
         Once given a flow to start from, one that is given none starts from the old one again
         (OpenCV 5.0): those with and without are kept apart.
         """
         if not hasattr(self._local, "solvers"):
-            scales = (self.settings.tracking_finest_scale, self.settings.keyframe_finest_scale)
+            scales = {
+                Effort.TRACKING: self.settings.tracking_finest_scale,
+                Effort.KEYFRAME: self.settings.keyframe_finest_scale,
+                Effort.FULL: 0,
+            }
             self._local.solvers = {
-                (is_fine, is_guided): new_solver(self.settings, scales[is_fine])
-                for is_fine in (False, True)
+                (each, is_guided): new_solver(self.settings, scale)
+                for each, scale in scales.items()
                 for is_guided in (False, True)
             }
-        return self._local.solvers[fine, guided]
+        return self._local.solvers[effort, guided]
 
     def _correspondence(
         self, features: Features, flow: np.ndarray, back: np.ndarray
