@@ -267,9 +267,9 @@ def test_a_singular_system_is_a_value() -> None:
     assert torch.equal(taken.inverse_depth, problem.inverse_depth)
 
 
-def test_empty_problems() -> None:
+def test_empty_problems(device: torch.device) -> None:
     for keyframes, pixels, reach in ((0, 5, 1), (1, 5, 1), (3, 0, 2), (3, 5, 0)):
-        problem = scene(keyframes, pixels, reach).problem
+        problem = on(device, scene(keyframes, pixels, reach).problem)
         assert kernels.dense_ba_cost(problem) == 0.0
         taken = step(problem)
         assert taken.ok and not taken.twist.any()
@@ -295,9 +295,9 @@ def looped(keyframes: int, pixels: int) -> DenseProblem:
     )
 
 
-def test_a_chain_with_loops_solves_like_a_dense_system() -> None:
+def test_a_chain_with_loops_solves_like_a_dense_system(device: torch.device) -> None:
     problem = looped(9, 5)
-    want, got = reference.dense_step(problem, 0.1, 0.0), step(problem, 0.1)
+    want, got = reference.dense_step(problem, 0.1, 0.0), step(on(device, problem), 0.1)
     assert got.ok
     assert (got.twist - want.twist).abs().max() < 1e-3 * want.twist.abs().max()
 

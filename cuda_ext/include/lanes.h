@@ -34,9 +34,18 @@ HD Lanes square_root(Lanes a) {
   return out;
 }
 
+// Of normal numbers above 0, to three units in the last place: a = m 2^e with m around 1, and
+// log m = 2 artanh(s) by its series.
 HD Lanes logarithm(Lanes a) {
-  for (int k = 0; k < kLanes; ++k) a[k] = std::log(a[k]);
-  return a;
+  LaneMask bits;
+  std::memcpy(&bits, &a, sizeof(bits));
+  const LaneMask exponent = (bits - 0x3f3504f3) >> 23;  // bits of sqrt(1/2): m is in [0.7, 1.4]
+  bits -= exponent * (1 << 23);
+  Lanes m;
+  std::memcpy(&m, &bits, sizeof(m));
+  const Lanes s = (m - 1.0f) / (m + 1.0f), q = s * s;
+  const Lanes series = 2.0f + q * (2.0f / 3 + q * (2.0f / 5 + q * (2.0f / 7 + q * (2.0f / 9))));
+  return __builtin_convertvector(exponent, Lanes) * 0.693147181f + s * series;
 }
 
 // Elements 0, 2, 4 ... and 1, 3, 5 ... of two vectors one after the other.

@@ -16,21 +16,43 @@ namespace {
 
 HD Lanes one_where(LaneMask mask) { return select(mask, splat<Lanes>(1.0f), Lanes{}); }
 
+// Products of columns `First` to `Last - 1` with themselves and all after them, summed over the
+// pixels' rows; in parts that fit the registers.
+template <int First, int Last, int Columns>
+HD void sum_products(const Lanes (*row)[Columns], int rows, double* triangle) {
+  Lanes products[Last - First][Columns] = {};
+  for (int r = 0; r < rows; ++r)
+#pragma GCC unroll 8
+    for (int b = First; b < Columns; ++b)
+#pragma GCC unroll 8
+      for (int a = First; a < Last; ++a)
+        if (a <= b) products[a - First][b] += row[r][a] * row[r][b];
+#pragma GCC unroll 8
+  for (int a = First; a < Last; ++a)
+#pragma GCC unroll 8
+    for (int b = a; b < Columns; ++b)
+      triangle[a * Columns - a * (a - 1) / 2 + b - a] = sum(products[a - First][b]);
+}
+
 template <class Residual, int N = Residual::kParameters>
-void accumulate(const Residual& residual, int64_t begin, int64_t end, BlockSums<N>& out) {
-  Lanes triangle[BlockSums<N>::kTriangle] = {}, cost{}, inliers{}, counted{};
-  for (int64_t p = begin; p < end; p += kLanes) {
-    Lanes row[Residual::kRows][N + 1];
-    const auto tally = residual.template operator()<Lanes>(Reader(p, end), row);
-    int k = 0;
-    for (int a = 0; a <= N; ++a)
-      for (int b = a; b <= N; ++b, ++k)
-        for (int r = 0; r < Residual::kRows; ++r) triangle[k] += row[r][a] * row[r][b];
+void accumulate(const Residual& given, int64_t begin, int64_t end, BlockSums<N>& out) {
+  const Residual residual = given;  // a copy that stores cannot change stays in registers
+  Lanes row[Residual::kRows * kBlock / kLanes][N + 1], cost{}, inliers{}, counted{};
+  int rows = 0;
+  for (int64_t p = begin; p < end; p += kLanes, rows += Residual::kRows) {
+    Lanes of_pixels[Residual::kRows][N + 1];
+    const auto tally = residual.template operator()<Lanes>(Reader(p, end), of_pixels);
+#pragma GCC unroll 4
+    for (int r = 0; r < Residual::kRows; ++r)
+#pragma GCC unroll 8
+      for (int k = 0; k <= N; ++k) row[rows + r][k] = of_pixels[r][k];
     cost += tally.cost;
     inliers += one_where(tally.inlier);
     counted += one_where(tally.counted);
   }
-  for (int k = 0; k < BlockSums<N>::kTriangle; ++k) out.triangle[k] = sum(triangle[k]);
+  sum_products<0, 1, N + 1>(row, rows, out.triangle);
+  sum_products<1, 3, N + 1>(row, rows, out.triangle);
+  sum_products<3, N + 1, N + 1>(row, rows, out.triangle);
   out.cost = sum(cost);
   out.inliers = sum(inliers);
   out.counted = sum(counted);
