@@ -55,7 +55,7 @@ class FlowSettings(Section):
         3, help="of Lucas-Kanade at full size, between keyframes", minimum=0, maximum=50
     )
     sparse: float = setting(
-        0.4, help="matched share below which a pair is measured finer", minimum=0.0, maximum=1.0
+        0.3, help="matched share below which a pair is measured finer", minimum=0.0, maximum=1.0
     )
     window: int = setting(2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20)
     patch_stride: int = setting(
