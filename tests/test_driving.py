@@ -136,7 +136,6 @@ def test_what_is_matched_well_is_measured_once(
 
 
 def test_two_frames_of_a_drive_start_a_map(drive: Drive, predictor: FlowPredictor) -> None:
-    """By what the near tells: half of the view is too far to move."""
     first, second, _ = features(predictor, drive)
     pair = predictor.pair(first, second, drive.induced(0, 1), fine=True)
     found = two_view_map(GRID, pair, [], [INTRINSICS], Config())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -248,7 +248,7 @@ def run(
     *,
     change: Callable[[int, np.ndarray], np.ndarray] | None = None,
     relocalization: dict[str, int] | None = None,
-    start: dict[str, float] | None = None,
+    start: Mapping[str, float] | None = None,
     **keyframes: float,
 ) -> Slam:
     """A run, small, over frames of the sample. Closed, but its graph is as it was."""
@@ -345,8 +345,8 @@ def test_a_start_that_leads_nowhere_is_made_again(tmp_path: Path) -> None:
     assert slam.graph.keyframe(0).frame.index >= good
     assert set(states(slam)[good:]) == {TrackState.TRACKED}
     assert error_after(slam, tmp_path, good) < 0.01
-    once = {"start": {"trials": 1}, "relocalization": {"retried": 0}}
-    kept = run(tmp_path / "kept", range(40, 70), change=waving(6, good), **once)
+    once, frames = {"trials": 1}, range(40, 70)
+    kept = run(tmp_path / "kept", frames, change=waving(6, good), start=once)
     assert TrackState.TRACKED not in states(kept)[good:]
 
 
