@@ -30,7 +30,7 @@ from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
 from slam.predictors import Predictor
-from slam.recovery import Attempt, induced_flow, nearest_in_time, other_starts
+from slam.recovery import Attempt, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
 from slam.shutter import Shutter, unroll, velocity
 from slam.startup import Startup
@@ -95,10 +95,11 @@ class Frontend:
         if len(self.graph) == 0:
             return self._start(frame)
         step = self._track(frame)
-        if self._on_trial and len(self.graph) >= self.config.start.trial_keyframes:
+        lost = step.record.state is TrackState.LOST  # a map that so soon leads nowhere is none
+        if self._on_trial and (lost or len(self.graph) >= self.config.start.trial_keyframes):
             good = self.good_start()
             self._on_trial, last_trial = good is None, self._trials >= self.config.start.trials
-            if good is False and not last_trial:
+            if (good is False or lost) and not last_trial:
                 return self._restart(frame)
         return replace(step, T_WC=None) if self._on_trial else step
 
@@ -171,8 +172,6 @@ class Frontend:
         number = self._current
         keyframe = self.graph.keyframe(number)
         T_guess = self._predict(number)
-        if self._guess.forward is None:
-            self._guess = self._induced(keyframe, T_guess)
         attempt = self._attempt(keyframe, frame, T_guess)
         if not attempt.good(self.config):
             attempt = self._again(keyframe, frame, T_guess, attempt)
@@ -203,9 +202,6 @@ class Frontend:
         if still:
             self._mapped = last
         return still
-
-    def _induced(self, keyframe: Keyframe, T_fk: Tensor) -> PairGuess:
-        return induced_flow(self.predictor.grid, keyframe, T_fk, self.graph.intrinsics, self.config)
 
     def _attempt(self, keyframe: Keyframe, frame: Frame, T_guess: Tensor) -> Attempt:
         pair = self._pair(keyframe.frame, frame)
@@ -281,7 +277,7 @@ class Frontend:
         """
         settings, intrinsics = self.config.tracking, self.graph.intrinsics
         rolling = self.graph.readout != 0.0
-        twist = self.graph.twists([keyframe.frame.index])[0] if rolling else None
+        twist = self.graph.twist(keyframe.frame.index) if rolling else None
         measured = self._unrolled(keyframe, twist, frame, pair.forward, T_guess)
         arguments = (self.predictor.grid.pixel, keyframe.depth)
         result = track(*arguments, measured, T_guess, intrinsics, settings)

@@ -16,6 +16,7 @@ gradients through. Quaternions are taken to be of unit length; products stay so 
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import numpy as np
@@ -186,6 +187,8 @@ def se3_exp(xi: Tensor) -> Tensor:
 
 def se3_log(T: Tensor) -> Tensor:
     """Twist [..., 6] of an SE(3), angle in [0, pi]."""
+    if _is_one(T):
+        return _one_se3_log(T)
     return sim3_log(se3_to_sim3(T))[..., :6]
 
 
@@ -278,6 +281,26 @@ def _one_se3_inv(T: Tensor) -> Tensor:
     point = torch.tensor([-tx, -ty, -tz, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
     inverse[:3] = _one_se3_mul(inverse, point)[:3]
     return inverse
+
+
+def _one_se3_log(T: Tensor) -> Tensor:
+    tx, ty, tz, qx, qy, qz, qw = T.tolist()
+    sign = -1.0 if qw < 0 else 1.0
+    length = math.sqrt(qx * qx + qy * qy + qz * qz)
+    angle = 2 * math.atan2(length, sign * qw)
+    if angle < 1e-3:
+        factor, k = 2 * sign / (1 - length * length / 6), 1 / 12 + angle * angle / 720
+    else:
+        factor = sign * angle / length
+        k = (1 - 0.5 * angle / math.tan(0.5 * angle)) / angle**2
+    x, y, z = factor * qx, factor * qy, factor * qz
+    cx, cy, cz = y * tz - z * ty, z * tx - x * tz, x * ty - y * tx
+    tau = [
+        tx - 0.5 * cx + k * (y * cz - z * cy),
+        ty - 0.5 * cy + k * (z * cx - x * cz),
+        tz - 0.5 * cz + k * (x * cy - y * cx),
+    ]
+    return torch.tensor([*tau, x, y, z], dtype=torch.float64)
 
 
 def _norm(v: Tensor) -> Tensor:

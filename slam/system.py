@@ -119,6 +119,7 @@ class Slam:
             self._linked = len(keyframes)
 
     def _on_restart(self) -> None:
+        self._drain()
         self._linked = 1
         self.backend.reset()
 

@@ -70,6 +70,19 @@ def test_parallax_starts_a_map_with_the_right_direction(direction: list[float]) 
     assert cosine > 0.99
 
 
+def test_a_drive_starts_by_what_the_road_tells() -> None:
+    """Straight ahead, with half of the view too far away to move."""
+    ahead = torch.tensor([0, 0, -0.6, 0, 0, 0], dtype=torch.float64)
+    y = (GRID.pixel[:, 1] - INTRINSICS[3]) / INTRINSICS[1]
+    road, far = y / 1.65, 60.0
+    depths = torch.maximum(road, torch.tensor(1 / far)), road.clamp(min=1 / (far - 0.6))
+    pair = pair_of(*depths, se3_exp(ahead))
+    assert pair.median_flow < Config().start.parallax * GRID.width / 2
+    found = start(pair)
+    assert found is not None
+    assert torch.nn.functional.cosine_similarity(found.T_ji[:3], ahead[:3], dim=0) > 0.999
+
+
 def test_rotation_alone_does_not_start() -> None:
     twist = torch.tensor([0, 0, 0, 0.02, 0.12, 0.03], dtype=torch.float64)
     T_ji = se3_exp(twist)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from sequences import SAMPLE, cut_sample
 from torch import Tensor
 
 from slam.config import Config, FlowSettings
+from slam.evaluation import evaluate
 from slam.frame import Frame, Image, InverseDepth, Keyframe, PairGuess, PairPrediction, TrackState
 from slam.frontend import Frontend
 from slam.initialization import identity
@@ -24,6 +25,7 @@ from slam.recovery import other_starts
 from slam.relocalization import Relocaliser
 from slam.sources import open_source
 from slam.system import Slam
+from slam.trajectory import Trajectory, read_trajectory
 
 SIZE = (320, 240)
 OFF = replace(FlowSettings(), exposure_tolerance=100.0)
@@ -246,6 +248,7 @@ def run(
     *,
     change: Callable[[int, np.ndarray], np.ndarray] | None = None,
     relocalization: dict[str, int] | None = None,
+    start: Mapping[str, float] | None = None,
     **keyframes: float,
 ) -> Slam:
     """A run, small, over frames of the sample. Closed, but its graph is as it was."""
@@ -256,6 +259,7 @@ def run(
         flow=replace(config.flow, long_side=160),
         keyframes=replace(config.keyframes, **keyframes),
         relocalization=replace(config.relocalization, **(relocalization or {})),
+        start=replace(config.start, **(start or {})),
         bundle_adjustment=replace(config.bundle_adjustment, global_rounds=1),
     )
     with closing(Slam(source.camera, config)) as slam:
@@ -307,3 +311,49 @@ def test_a_lost_frame_is_tried_again_at_the_end(tmp_path: Path) -> None:
         away = slam.graph.T_WC(slam.graph.record(place - 1))
         apart, way = (float((T - same_view)[:3].norm()) for T in (there, away))
         assert (apart < 0.02 * way) == bool(retried)
+
+
+# --- bad starts ----------------------------------------------------------------------------------
+
+
+def waving(size: float, last: int) -> Callable[[int, np.ndarray], np.ndarray]:
+    """Waves of `size` px go through the images before the `last`: no rigid world looks like it."""
+
+    def change(place: int, image: np.ndarray) -> np.ndarray:
+        v, u = np.indices(image.shape[:2]).astype(np.float32)
+        u_there = u + size * np.sin(v / 40 + 0.9 * place)
+        v_there = v + size * np.cos(u / 40 + 1.17 * place)
+        moved = cv2.remap(image, u_there, v_there, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        return moved if place < last else image
+
+    return change
+
+
+def error_after(slam: Slam, folder: Path, first: int) -> float:
+    """ATE, m, of the frames from the first on."""
+    records = [r for r in slam.graph.records() if r.index >= first]
+    poses = torch.stack([slam.graph.T_WC(r) for r in records])
+    estimate = Trajectory(np.array([r.time for r in records]), poses.numpy())
+    found = evaluate(estimate, read_trajectory(folder / "cut" / "groundtruth.txt")).ate_sim3
+    assert found is not None
+    return found.rmse
+
+
+def test_a_start_that_leads_nowhere_is_made_again(tmp_path: Path) -> None:
+    good = 14
+    slam = run(tmp_path, range(40, 100), change=waving(6, good))
+    assert slam.graph.keyframe(0).frame.index >= good
+    assert set(states(slam)[good:]) == {TrackState.TRACKED}
+    assert error_after(slam, tmp_path, good) < 0.01
+    once, frames = {"trials": 1}, range(40, 70)
+    kept = run(tmp_path / "kept", frames, change=waving(6, good), start=once)
+    assert TrackState.TRACKED not in states(kept)[good:]
+
+
+def test_a_start_that_explains_too_little_is_made_again(tmp_path: Path) -> None:
+    first = []
+    for trials in (3, 1):
+        start = {"trials": trials, "trial_cost": 5.0}
+        slam = run(tmp_path / str(trials), range(40, 80), change=waving(3, 20), start=start)
+        first.append(slam.graph.keyframe(0).frame.index)
+    assert first[1] == 0 < first[0]

@@ -1,0 +1,158 @@
+"""A camera that drives: far between frames, straight ahead, in wide images with little height."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from stress import along
+from torch import Tensor
+
+from slam.config import Config, FlowSettings
+from slam.frame import Features, InverseDepth, PairGuess, PairPrediction
+from slam.initialization import two_view_map
+from slam.lie import se3_from_matrix
+from slam.mapping import dense_flow, project_grid, relative
+from slam.predictors import FlowPredictor, Grid
+from slam.predictors.flow import Effort
+from slam.predictors.grid import working_size
+from slam.rendering import Scene, SceneBuilder, develop, render, render_depth, standing
+from slam.rendering import texture as paint
+
+WIDTH, HEIGHT = 416, 128  # px
+INTRINSICS = (240.0, 240.0, 207.5, 63.5)
+TIMES = np.array([1.0, 1.1, 1.2])  # s, at 12 m/s
+GRID = Grid(WIDTH, HEIGHT, 4)
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """Three frames of a drive, 1.2 m apart, and their exact geometry."""
+
+    rgb: list[np.ndarray]  # each [H, W, 3] uint8
+    T_WC: Tensor  # [3, 7]
+    depth: list[InverseDepth]  # of the grid's pixels
+
+    def target(self, i: int, j: int) -> tuple[Tensor, Tensor]:
+        """Where i's grid pixels really land in j [P, 2] px, and which are there."""
+        T_ji = relative(self.T_WC[i], self.T_WC[j])
+        return project_grid(GRID, self.depth[i], T_ji, INTRINSICS)
+
+    def induced(self, i: int, j: int) -> PairGuess:
+        """The real flow, as coarse as the map knows it."""
+        ends = self.target(i, j)[0], self.target(j, i)[0]
+        return PairGuess(*(dense_flow(GRID, end) for end in ends))
+
+
+def lane() -> Scene:
+    """A road and some houses beside it."""
+    build, rng = SceneBuilder(), np.random.default_rng(3)
+    road = build.paint(
+        partial(
+            *(paint.mottled, rng, (10.0, 10.0), (0.4, 0.4, 0.42)),
+            contrast=0.12,
+            finest=0.05,
+            texel=0.03,
+        )
+    )
+    front = build.paint(
+        partial(paint.mottled, rng, (6.0, 6.0), (0.5, 0.5, 0.4), contrast=0.3, texel=0.02)
+    )
+    build.box(standing(0, 20, -0.5), (30, 60, 1.0), [road])
+    for k in range(5):
+        for side in (-1, 1):
+            where = standing(side * rng.uniform(7, 10), 5 * k + 14, 3)
+            build.box(where, (3, 4, 6), [front])
+    return build.scene([], 1.0)
+
+
+@pytest.fixture(scope="module")
+def drive() -> Drive:
+    scene, T_WC = lane(), along(12.0, 1.65, 1.5, 25.0)(TIMES)
+    rgb, depth = [], []
+    for index, T in enumerate(T_WC):
+        light = render(scene, INTRINSICS, WIDTH, HEIGHT, T).rgb
+        rgb.append(develop(light, 0.9, 2.0, seed=index, lens_blur=0.5))
+        z = GRID.sample(render_depth(scene.surfaces, INTRINSICS, WIDTH, HEIGHT, T))
+        hit = z > 0
+        depth.append(InverseDepth(torch.where(hit, 1 / z.clamp(min=0.1), 0.0), hit.float()))
+    return Drive(rgb, se3_from_matrix(T_WC), depth)
+
+
+@pytest.fixture
+def predictor() -> Iterator[FlowPredictor]:
+    with closing(FlowPredictor(WIDTH, HEIGHT, FlowSettings())) as predictor:
+        yield predictor
+
+
+def features(predictor: FlowPredictor, drive: Drive) -> list[Features]:
+    return [predictor.features(image) for image in drive.rgb]
+
+
+def right_share(drive: Drive, i: int, j: int, pair: PairPrediction) -> float:
+    """Share of what both images show that is matched to a pixel."""
+    target, seen = drive.target(i, j)
+    error = torch.linalg.vector_norm(pair.forward.target - target, dim=-1)
+    right = (pair.forward.weight > 0) & (error < 1)
+    return float(right[seen].float().mean())
+
+
+@pytest.mark.parametrize("fine", [True, False])
+def test_what_little_is_matched_of_is_measured_finer(drive: Drive, fine: bool) -> None:
+    shares = []
+    for sparse in (FlowSettings().sparse, 0.0):
+        settings = replace(FlowSettings(), sparse=sparse)
+        with closing(FlowPredictor(WIDTH, HEIGHT, settings)) as predictor:
+            first, _, third = features(predictor, drive)
+            pair = predictor.pair(first, third, drive.induced(0, 2), fine=fine)
+        shares.append(right_share(drive, 0, 2, pair))
+    with_it, without = shares
+    assert with_it > 1.7 * without
+
+
+def test_what_is_matched_well_is_measured_once(
+    drive: Drive, predictor: FlowPredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    efforts: list[Effort] = []
+    measure = FlowPredictor._measure
+
+    def counted(
+        self: FlowPredictor, keyframe: Features, frame: Features, guess: PairGuess, effort: Effort
+    ) -> PairPrediction:
+        efforts.append(effort)
+        return measure(self, keyframe, frame, guess, effort)
+
+    monkeypatch.setattr(FlowPredictor, "_measure", counted)
+    first, second, _ = features(predictor, drive)
+    predictor.pair(first, first, PairGuess())
+    assert efforts == [Effort.TRACKING]
+    predictor.pair(first, second, PairGuess())
+    assert efforts == [Effort.TRACKING, Effort.TRACKING, Effort.KEYFRAME]
+
+
+def test_two_frames_of_a_drive_start_a_map(drive: Drive, predictor: FlowPredictor) -> None:
+    first, second, _ = features(predictor, drive)
+    pair = predictor.pair(first, second, drive.induced(0, 1), fine=True)
+    found = two_view_map(GRID, pair, [], [INTRINSICS], Config())
+    assert found is not None
+    true = relative(drive.T_WC[0], drive.T_WC[1])[:3]
+    assert torch.nn.functional.cosine_similarity(found.T_ji[:3], true, dim=0) > np.cos(0.01)
+
+
+@pytest.mark.parametrize(
+    ("size", "working"),
+    [
+        ((640, 480), (400, 300)),
+        ((752, 480), (400, 256)),
+        ((480, 640), (300, 400)),
+        ((1241, 376), (660, 200)),
+        ((622, 186), (622, 186)),
+    ],
+)
+def test_wide_images_keep_enough_height(size: tuple[int, int], working: tuple[int, int]) -> None:
+    assert working_size(*size, 400) == working
