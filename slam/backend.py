@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 TOGETHER = 16  # pairs that are projected at once
-BEHIND = 10  # niceness of threads that must not keep the frontend waiting
+BEHIND = 19  # niceness of threads that must not keep the frontend waiting
 
 
 def step_aside() -> None:
