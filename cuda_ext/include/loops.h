@@ -2,6 +2,7 @@
 #pragma once
 #include "flow_refinement.h"
 #include "inverse_depth.h"
+#include "matching.h"
 #include "residuals.h"
 #include "shutter.h"
 
@@ -60,6 +61,8 @@ struct Loops {
   void (*dense_update)(const DenseKeyframe&, const DenseUpdate&, int64_t begin, int64_t end);
   void (*refine_flow)(const FlowRefinement&);
   void (*unroll)(const Unrolling&, int64_t pixels);
+  void (*match_rays)(const RayMatching&, int64_t begin, int64_t end);
+  void (*refine_matches)(const MatchRefinement&, int64_t begin, int64_t end);
 };
 
 const Loops& loops();  // for this processor
