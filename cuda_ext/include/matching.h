@@ -10,6 +10,7 @@ namespace slam {
 constexpr int kChannels = 8;  // descriptors have a multiple of it
 constexpr int kMostChannels = 32;
 constexpr float kStill = 1e-3f;  // px; a shorter step ends the descent
+constexpr int kFarthest = 8;     // px on each side, of the derivative used far from the goal
 
 // Points seen by the camera whose image is searched, and where they are looked for.
 struct RayMatching {
@@ -71,6 +72,15 @@ HD RayDistance load_ray(const float* rays, int64_t pixel) {
 #endif
 }
 
+// (b - a) / pixels, without its part along the ray.
+HD Vec3<float> slope(const RayDistance& a, const RayDistance& b, int pixels,
+                     const Vec3<float>& ray) {
+  const float scale = pixels > 0 ? 1.0f / float(pixels) : 0.0f;
+  const Vec3<float> d = {(b.x - a.x) * scale, (b.y - a.y) * scale, (b.z - a.z) * scale};
+  const float along = dot(d, ray);
+  return {d.x - along * ray.x, d.y - along * ray.y, d.z - along * ray.z};
+}
+
 // Bilinear between (u, v)'s four pixels, on the unit sphere; (u, v) is inside of the image.
 HD RaySample sample_ray(const float* rays, int height, int width, float u, float v) {
   const int left = clamped(int(u), width - 2), top = clamped(int(v), height - 2);
@@ -94,6 +104,19 @@ HD RaySample sample_ray(const float* rays, int height, int width, float u, float
   return {r,
           {(du.x - ru * r.x) * scale, (du.y - ru * r.y) * scale, (du.z - ru * r.z) * scale},
           {(dv.x - rv * r.x) * scale, (dv.y - rv * r.y) * scale, (dv.z - rv * r.z) * scale}};
+}
+
+// A ray with its derivatives from pixels `reach` to each side: far from the goal, where it is the
+// trend that counts, noise of single pixels does not.
+HD RaySample smooth_derivatives(const float* rays, int height, int width, float u, float v,
+                                int reach, const Vec3<float>& ray) {
+  const int x = int(u + 0.5f), y = int(v + 0.5f);
+  const int left = clamped(x - reach, width - 1), right = clamped(x + reach, width - 1);
+  const int top = clamped(y - reach, height - 1), bottom = clamped(y + reach, height - 1);
+  const int64_t row = int64_t(y) * width;
+  return {ray, slope(load_ray(rays, row + left), load_ray(rays, row + right), right - left, ray),
+          slope(load_ray(rays, int64_t(top) * width + x),
+                load_ray(rays, int64_t(bottom) * width + x), bottom - top, ray)};
 }
 
 // Distance between a point and what the nearest pixel saw, relative to the smaller of their
@@ -128,12 +151,15 @@ struct RayDescent {
   HD void run() {
     float damping = m.damping;
     for (int k = 0; k < m.iterations; ++k) {
-      const Vec3<float> e = minus(at.ray, p);
-      const float a = dot(at.du, at.du), b = dot(at.du, at.dv), c = dot(at.dv, at.dv);
+      const int reach = int(smaller(0.5f * error(), float(kFarthest)));
+      const RaySample near =
+          reach > 0 ? smooth_derivatives(m.rays, m.height, m.width, u, v, reach, at.ray) : at;
+      const Vec3<float> e = minus(near.ray, p);
+      const float a = dot(near.du, near.du), b = dot(near.du, near.dv), c = dot(near.dv, near.dv);
       const float more = damping * 0.5f * (a + c);
       const float determinant = (a + more) * (c + more) - b * b;
       if (!(determinant > 1e-20f)) return;
-      const float gu = dot(at.du, e), gv = dot(at.dv, e);
+      const float gu = dot(near.du, e), gv = dot(near.dv, e);
       const float step_u = (b * gv - (c + more) * gu) / determinant;
       const float step_v = (b * gu - (a + more) * gv) / determinant;
       const float new_u = clamped(u + step_u, float(m.width - 1));
@@ -175,11 +201,24 @@ HD void match_ray(const RayMatching& m, int64_t pixel) {
       started ? relative_gap(m.rays, m.height, m.width, descent.u, descent.v, point) : infinity();
 }
 
-// Where a parabola through three values one apart has its top, seen from the middle one.
-HD float parabola_top(float before, float middle, float after) {
-  const float bend = before - 2 * middle + after;
-  const float top = 0.5f * (before - after) / bend;
-  return bend < 0 && top >= -0.5f && top <= 0.5f ? top : bend < 0 ? (top > 0 ? 0.5f : -0.5f) : 0.0f;
+// Where a paraboloid through the scores at (x, y) and its eight neighbours has its top, seen from
+// (x, y): at most half a pixel away, and not at all where there is no top.
+struct PixelStep {
+  float u, v;
+};
+
+template <class Score>
+HD PixelStep paraboloid_top(const Score& score, int x, int y, float middle) {
+  const float left = score(x - 1, y), right = score(x + 1, y);
+  const float above = score(x, y - 1), below = score(x, y + 1);
+  const float gu = 0.5f * (right - left), gv = 0.5f * (below - above);
+  const float uu = left - 2 * middle + right, vv = above - 2 * middle + below;
+  const float uv = 0.25f * (score(x + 1, y + 1) - score(x + 1, y - 1) - score(x - 1, y + 1) +
+                            score(x - 1, y - 1));
+  const float determinant = uu * vv - uv * uv;
+  if (!(determinant > 0 && uu < 0)) return {0, 0};
+  const float u = (uv * gv - vv * gu) / determinant, v = (uv * gu - uu * gv) / determinant;
+  return {clamped(u + 0.5f, 1.0f) - 0.5f, clamped(v + 0.5f, 1.0f) - 0.5f};
 }
 
 // Refines one match. score(x, y) compares the sought descriptor to the one at a pixel.
@@ -205,13 +244,10 @@ HD void refine_match(const MatchRefinement& m, int64_t pixel, const Score& score
   }
   const bool found = best > -infinity();
   const float* X = m.points + 3 * pixel;
-  float top_u = 0, top_v = 0;
-  if (found && x > 0 && x < m.width - 1)
-    top_u = parabola_top(score(x - 1, y), best, score(x + 1, y));
-  if (found && y > 0 && y < m.height - 1)
-    top_v = parabola_top(score(x, y - 1), best, score(x, y + 1));
-  m.target[2 * pixel] = found ? float(x) + top_u : u;
-  m.target[2 * pixel + 1] = found ? float(y) + top_v : v;
+  const bool around = x > 0 && x < m.width - 1 && y > 0 && y < m.height - 1;
+  const PixelStep top = found && around ? paraboloid_top(score, x, y, best) : PixelStep{0, 0};
+  m.target[2 * pixel] = found ? float(x) + top.u : u;
+  m.target[2 * pixel + 1] = found ? float(y) + top.v : v;
   m.gap[pixel] =
       found ? relative_gap(m.rays, m.height, m.width, float(x), float(y), {X[0], X[1], X[2]})
             : infinity();

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 STILL = 1e-3  # px; a shorter step ends the descent
+FARTHEST = 8  # px on each side, of the derivative used far from the goal
 CHUNK = 4096  # matches refined at a time: their windows' descriptors stay in a cache
 
 
@@ -27,6 +28,8 @@ def match_rays(
     factor = torch.full_like(cost, damping)
     for _ in range(iterations):
         ray, J = sample_rays(rays, place)
+        reach = (0.5 * _pixels(cost, J)).clamp(max=FARTHEST).nan_to_num(FARTHEST).long()
+        J = torch.where(reach[:, None, None] > 0, smooth_derivatives(rays, place, reach, ray), J)
         A, b = J.mT @ J, (J.mT @ (goal - ray)[..., None])[..., 0]
         more = factor * 0.5 * A.diagonal(dim1=-2, dim2=-1).sum(-1)
         A = A + more[:, None, None] * torch.eye(2).to(A)
@@ -46,8 +49,7 @@ def match_rays(
         place, cost = torch.where(better[:, None], trial, place), torch.where(better, fits, cost)
         factor = factor * torch.where(better, 0.1, 10.0)
         going = going & ~(moved < STILL)
-    slope = 0.5 * sample_rays(rays, place)[1].square().sum((-2, -1))
-    error = torch.where(started, (cost / slope).sqrt(), torch.inf)
+    error = torch.where(started, _pixels(cost, sample_rays(rays, place)[1]), torch.inf)
     gap = torch.where(started, relative_gap(rays, points, place), torch.inf)
     return place, error, gap
 
@@ -77,8 +79,25 @@ def sample_rays(rays: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     return ray, across @ torch.stack([du, dv], -1) / length[..., None]
 
 
+def smooth_derivatives(rays: Tensor, place: Tensor, reach: Tensor, ray: Tensor) -> Tensor:
+    """Derivatives [P, 3, 2] from the pixels `reach` [P] to each side."""
+    height, width = rays.shape[:2]
+    x, y = (place + 0.5).long().unbind(-1)
+    left, right = (x - reach).clamp(min=0), (x + reach).clamp(max=width - 1)
+    top, bottom = (y - reach).clamp(min=0), (y + reach).clamp(max=height - 1)
+    du = (rays[y, right, :3] - rays[y, left, :3]) / (right - left).clamp(min=1)[:, None]
+    dv = (rays[bottom, x, :3] - rays[top, x, :3]) / (bottom - top).clamp(min=1)[:, None]
+    J = torch.stack([du, dv], -1)
+    return J - ray[:, :, None] * (ray[:, None] @ J)
+
+
+def _pixels(cost: Tensor, J: Tensor) -> Tensor:
+    """An angle, given by its square, in steps from one pixel to the next."""
+    return (cost / (0.5 * J.square().sum((-2, -1)))).sqrt()
+
+
 def relative_gap(rays: Tensor, points: Tensor, place: Tensor) -> Tensor:
-    """Distance between points [P, 3] and what the nearest pixels saw, over the smaller of theirs."""
+    """Distance between points [P, 3] and what the nearest pixels saw, by the smaller distance."""
     u, v = (place + 0.5).long().unbind(-1)
     there = rays[v, u]
     apart = (there[:, :3] * there[:, 3:] - points).norm(dim=-1)
@@ -120,20 +139,25 @@ def _refined(
         inside = ((place >= 0) & (place < size)).all(-1)
         index = torch.where(inside, place[..., 1] * width + place[..., 0], 0)
         product = (descriptors.flatten(0, 1)[index] * sought[:, None]).sum(-1)
-        return torch.where(inside, product, -torch.inf).nan_to_num(nan=-torch.inf)
+        return torch.where(inside & ~product.isnan(), product, -torch.inf)
 
     span = torch.arange(-radius, radius + 1, device=start.device)
     window = torch.stack(torch.meshgrid(span, span, indexing="xy"), -1).reshape(-1, 2)
     for distance in range(dilation, 0, -1):
         places = best[:, None] + distance * window
         best = places.gather(1, scores(places).argmax(1)[:, None, None].expand(-1, 1, 2))[:, 0]
-    around = torch.tensor([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]], device=start.device)
-    middle, left, right, up, down = scores(best[:, None] + around).unbind(1)
-    top = torch.stack([_top(left, middle, right), _top(up, middle, down)], -1)
-    return best.to(start), top.to(start), middle > -torch.inf
+    around = torch.cartesian_prod(*2 * [torch.arange(-1, 2, device=start.device)]).flip(-1)
+    near = scores(best[:, None] + around).reshape(-1, 3, 3)
+    return best.to(start), _top(near).to(start), near[:, 1, 1] > -torch.inf
 
 
-def _top(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
-    bend = before - 2 * middle + after
-    usable = (bend < 0) & before.isfinite() & after.isfinite()
-    return torch.where(usable, (0.5 * (before - after) / bend).clamp(-0.5, 0.5), 0.0)
+def _top(near: Tensor) -> Tensor:
+    """Step [P, 2] from the middle of 3 x 3 scores (row, column) to their paraboloid's top."""
+    gu, gv = (near[:, 1, 2] - near[:, 1, 0]) / 2, (near[:, 2, 1] - near[:, 0, 1]) / 2
+    uu = near[:, 1, 0] - 2 * near[:, 1, 1] + near[:, 1, 2]
+    vv = near[:, 0, 1] - 2 * near[:, 1, 1] + near[:, 2, 1]
+    uv = (near[:, 2, 2] - near[:, 0, 2] - near[:, 2, 0] + near[:, 0, 0]) / 4
+    determinant = uu * vv - uv * uv
+    step = torch.stack([uv * gv - vv * gu, uv * gu - uu * gv], -1) / determinant[:, None]
+    usable = (determinant > 0) & (uu < 0) & near.isfinite().all(-1).all(-1)
+    return torch.where(usable[:, None], step.clamp(-0.5, 0.5), 0.0)
