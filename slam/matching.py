@@ -29,7 +29,7 @@ class View:
 
     pointmap: Pointmap  # [H, W]
     descriptor: Tensor | None = None  # [H, W, D] float32 of norm 1; None = the network has none
-    descriptor_confidence: Tensor | None = None  # [H, W] float32, > 0; None = 1 everywhere
+    descriptor_confidence: Tensor | None = None  # [H, W] float32, > 0; None = all are trusted
 
 
 def match(
@@ -58,12 +58,10 @@ def match(
         target, gap = _reciprocal(searched, sought, rays, settings)
     else:
         target, gap = _projective(searched, sought, rays, settings, guess)
-    confidence = _confidence(searched, sought, target)
     known = sought.pointmap.confidence.reshape(-1) > 0
-    valid = known & (gap < settings.gap)
-    if sought.descriptor is not None:
-        valid &= confidence >= settings.descriptor_confidence
-    return Correspondence(target, torch.where(valid, confidence / settings.sigma**2, 0.0))
+    confidence = _confidence(searched, sought, target, settings.descriptor_confidence)
+    weight = torch.where(known & (gap < settings.gap), confidence / settings.sigma**2, 0.0)
+    return Correspondence(target, weight)
 
 
 def ray_image(pointmap: Pointmap) -> Tensor:
@@ -224,13 +222,14 @@ def _nearest(among: Tensor, queries: Tensor) -> Tensor:
     return torch.cat([(block @ among.T).argmax(dim=1) for block in blocks])
 
 
-def _confidence(searched: View, sought: View, target: Tensor) -> Tensor:
-    """Geometric mean of both descriptors' confidence [P]; 1 where a network has none."""
+def _confidence(searched: View, sought: View, target: Tensor, least: float) -> Tensor:
+    """Geometric mean of both descriptors' confidence [P], 0 below the least; 1 without them."""
     if searched.descriptor_confidence is None or sought.descriptor_confidence is None:
         return torch.ones_like(target[:, 0])
     u, v = target.round().long().unbind(-1)
     there = searched.descriptor_confidence[v, u]
-    return (there * sought.descriptor_confidence.reshape(-1)).sqrt()
+    mean = (there * sought.descriptor_confidence.reshape(-1)).sqrt()
+    return torch.where(mean >= least, mean, 0.0)
 
 
 def _pixels(image: Tensor) -> Tensor:

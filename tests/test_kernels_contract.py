@@ -237,7 +237,7 @@ USED = {
     warp: ("inverse_depth", "information"),
     unroll: ("pixel", "inverse_depth", "target"),
     refine: ("first", "second", "flow"),
-    match: ("X_f", "starts"),
+    match: ("X_f",),
     refine_match: ("descriptors", "sought", "rays", "X_f", "pixel", "active"),
 }
 ARGUMENTS = [(call, name) for call, names in USED.items() for name in names]
@@ -291,6 +291,7 @@ def test_wrong_arrays_are_one_clear_line(call: Any, name: str) -> None:
         (refine, {"second": torch.zeros(3, 4, dtype=torch.uint8)}, "second: want shape [12, 1]"),
         (match, {"rays": torch.zeros(3, 4, 3)}, "rays: want shape [-1, -1, 4]"),
         (match, {"rays": torch.zeros(3, 0, 4)}, "rays: want at least one pixel to search"),
+        (match, {"starts": torch.zeros(2, 7, 2)}, "starts: want shape [-1, 12, 2]"),
         (match, {"starts": torch.zeros(0, 12, 2)}, "starts: want shape [1 or more, P, 2]"),
         (match, {"iterations": 0}, "iterations: want a number > 0, got 0"),
         (match, {"damping": -1.0}, "damping: want a number >= 0, got -1.0"),

@@ -1,0 +1,451 @@
+"""Matching of pointmaps on exact geometry of a furnished room, and against brute force."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from slam import matching
+from slam.config import MatchingSettings
+from slam.frame import Correspondence, Pointmap
+from slam.matching import View, match, ray_image, reciprocal_neighbours
+from slam.rendering import render_depth, sample_times, sample_trajectory
+from slam.rendering.rooms import sample_room_builder
+
+WIDTH, HEIGHT = 128, 96
+FX, FY, CX, CY = 105.0, 107.0, 63.0, 49.0
+LAST = torch.tensor([WIDTH - 1, HEIGHT - 1])
+SETTINGS = MatchingSettings()
+RECIPROCAL = MatchingSettings(method="reciprocal")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two views of the room, both in camera f, and where the second's pixels truly lie."""
+
+    searched: View
+    sought: View
+    truth: Tensor  # [P, 2] px
+    visible: Tensor  # [P] bool: in the image, and not behind anything
+
+    def error(self, found: Correspondence) -> Tensor:
+        """Distances from the truth [P], px."""
+        return (found.target - self.truth).norm(dim=-1)
+
+    def recall(self, found: Correspondence) -> float:
+        """Share of the visible pixels that were found within half a pixel."""
+        return float((self.good(found) & self.visible).sum() / self.visible.sum())
+
+    def good(self, found: Correspondence) -> Tensor:
+        return (found.weight > 0) & (self.error(found) < 0.5)
+
+    def smooth(self) -> Tensor:
+        """Pixels [P] around whose place the distance changes by less than 3 %."""
+        distance = self.searched.pointmap.X_C.norm(dim=-1)[None]
+        most = functional.max_pool2d(distance, 3, 1, 1)
+        least = -functional.max_pool2d(-distance, 3, 1, 1)
+        u, v = torch.minimum(self.truth.clamp(min=0), LAST).round().long().unbind(-1)
+        return ((most - least) < 0.03 * distance)[0, v, u]
+
+
+def points_of(index: int) -> tuple[Tensor, Tensor]:
+    """Points [H, W, 3] in the camera of an image of the sample, and its pose [4, 4]."""
+    pose = sample_trajectory().poses(sample_times())[index]
+    surfaces = tuple(sample_room_builder().surfaces)
+    depth = render_depth(surfaces, (FX, FY, CX, CY), WIDTH, HEIGHT, pose)
+    v, u = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    rays = torch.stack([(u - CX) / FX, (v - CY) / FY, torch.ones_like(depth)], -1)
+    return rays * depth[..., None], pose
+
+
+def described(X_C: Tensor, pose: Tensor) -> Tensor:
+    """Unit descriptors [H, W, 24] of world points: they change over some 0.3 m."""
+    random = torch.Generator().manual_seed(4)
+    waves = torch.randn(3, 24, generator=random) / 0.3
+    X_W = X_C.double() @ pose[:3, :3].T + pose[:3, 3]
+    phase = 6.3 * torch.rand(24, generator=random)
+    return functional.normalize(torch.cos(X_W.float() @ waves + phase), dim=-1)
+
+
+@cache
+def room(described_too: bool = False, first: int = 100, second: int = 150) -> Pair:
+    """Images 50 frames apart: 0.5 m, with things in front of others."""
+    (X_ff, T_Wf), (X_kk, T_Wk) = points_of(first), points_of(second)
+    T_fk = torch.linalg.inv(T_Wf) @ T_Wk
+    X_fk = (X_kk.double() @ T_fk[:3, :3].T + T_fk[:3, 3]).float()
+    x, y, z = X_fk.reshape(-1, 3).unbind(-1)
+    truth = torch.stack([FX * x / z + CX, FY * y / z + CY], -1)
+    inside = (z > 0) & (truth >= 0).all(-1) & (truth <= LAST).all(-1)
+    u, v = torch.minimum(truth.clamp(min=0), LAST).round().long().unbind(-1)
+    surface = X_ff[v, u].norm(dim=-1) / X_fk.reshape(-1, 3).norm(dim=-1)
+    one = torch.ones(HEIGHT, WIDTH)
+    descriptors = (described(X_ff, T_Wf), described(X_fk, T_Wf)) if described_too else (None, None)
+    views = [
+        View(Pointmap(X, one), D, one * 4 if D is not None else None)
+        for X, D in zip((X_ff, X_fk), descriptors, strict=True)
+    ]
+    return Pair(*views, truth, inside & ((surface - 1).abs() < 0.05))
+
+
+def with_points(view: View, X_C: Tensor) -> View:
+    return replace(view, pointmap=Pointmap(X_C, view.pointmap.confidence))
+
+
+def with_confidence(view: View, confidence: Tensor) -> View:
+    return replace(view, pointmap=Pointmap(view.pointmap.X_C, confidence))
+
+
+# --- by projection -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 60), (100, 150)])
+def test_what_is_visible_is_found_and_nothing_else(first: int, second: int) -> None:
+    pair = room(first=first, second=second)
+    found = match(pair.searched, pair.sought, SETTINGS)
+    used = found.weight > 0
+    assert pair.recall(found) > 0.999
+    assert pair.error(found)[used & pair.visible].quantile(0.99) < 0.005
+    assert (used & ~pair.visible).sum() < 0.02 * used.sum()
+    assert 0.2 < pair.visible.float().mean() < 0.95  # else the scene shows nothing
+
+
+def test_a_hidden_surface_has_no_match() -> None:
+    """A wall with a board before it, seen from the side."""
+    v, u = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
+    rays = torch.stack([(u - 40) / 60, (v - 30) / 60, torch.ones(60, 80)], -1)
+    board = (u > 30) & (u < 50)
+    X_ff = rays * torch.where(board, 2.0, 4.0)[..., None]
+    X_fk = rays * 4.0
+    one = torch.ones(60, 80)
+    found = match(View(Pointmap(X_ff, one)), View(Pointmap(X_fk, one)), SETTINGS)
+    assert torch.equal(found.weight.reshape(60, 80) == 0, board)
+    found = match(View(Pointmap(X_fk, one)), View(Pointmap(X_ff, one)), SETTINGS)
+    assert torch.equal(found.weight.reshape(60, 80) == 0, board)  # before what is seen: wrong
+
+
+@pytest.mark.parametrize("scale", [1e-3, 30.0, 2.0**14])
+def test_defect_10_no_threshold_is_in_metres(scale: float) -> None:
+    """The reference drops matches whose points are 0.1 units apart, in rooms and in streets."""
+    pair = room(True)
+    warped = with_points(pair.sought, 1.02 * pair.sought.pointmap.X_C)
+    here = match(pair.searched, warped, SETTINGS)
+    searched, sought = (
+        with_points(view, scale * view.pointmap.X_C) for view in (pair.searched, warped)
+    )
+    there = match(searched, sought, SETTINGS)
+    assert (here.weight > 0).float().mean() > 0.7
+    assert ((here.weight > 0) == (there.weight > 0)).float().mean() > 0.999
+    both = (here.weight > 0) & (there.weight > 0)
+    assert (here.target - there.target)[both].abs().quantile(0.999) < 0.01
+
+
+def test_a_wrong_scale_of_one_pointmap_loses_all_matches_beyond_the_gap() -> None:
+    pair = room()
+    for factor, least, most in ((1.05, 0.8, 1.0), (1.15, 0.0, 0.1), (0.85, 0.0, 0.1)):
+        sought = with_points(pair.sought, factor * pair.sought.pointmap.X_C)
+        used = (match(pair.searched, sought, SETTINGS).weight > 0).float().mean()
+        assert least <= used <= most, factor
+
+
+def test_a_guess_saves_iterations() -> None:
+    pair, few = room(), replace(SETTINGS, iterations=1)
+    cold = match(pair.searched, pair.sought, few)
+    guess = pair.truth + 0.5 * torch.randn(pair.truth.shape, generator=torch.Generator())
+    warm = match(pair.searched, pair.sought, few, guess)
+    assert pair.error(warm)[pair.visible].quantile(0.9) < 0.05
+    assert pair.error(cold)[pair.visible].median() > 3 * pair.error(warm)[pair.visible].median()
+
+
+def test_defect_8_a_guess_left_over_from_another_keyframe_does_no_harm() -> None:
+    """The reference starts from the former keyframe's matches after it was found again."""
+    pair = room()
+    fresh = match(pair.searched, pair.sought, SETTINGS)
+    other = room(first=0, second=60).truth.flip(0)
+    for stale in (other, torch.full_like(other, torch.nan), torch.full_like(other, 1e9)):
+        found = match(pair.searched, pair.sought, SETTINGS, stale)
+        assert pair.recall(found) > 0.999
+        used = (found.weight > 0) & (fresh.weight > 0)
+        assert (found.target - fresh.target)[used].abs().quantile(0.999) < 0.01
+
+
+# --- what was not measured -----------------------------------------------------------------------
+
+
+def test_pixels_of_confidence_0_have_no_match() -> None:
+    pair, half = room(), torch.ones(HEIGHT, WIDTH)
+    half[:, : WIDTH // 2] = 0.0
+    found = match(pair.searched, with_confidence(pair.sought, half), SETTINGS)
+    assert not found.weight.reshape(HEIGHT, WIDTH)[:, : WIDTH // 2].any()
+    assert found.weight.reshape(HEIGHT, WIDTH)[:, WIDTH // 2 :].any()
+    found = match(with_confidence(pair.searched, half), pair.sought, SETTINGS)
+    used = found.weight > 0
+    assert used.any() and (found.target[used, 0].round() >= WIDTH // 2).all()
+
+
+@pytest.mark.parametrize("hole", [torch.nan, 0.0, torch.inf])
+def test_holes_lose_their_own_matches_only(hole: float) -> None:
+    """A search starts in holes and passes through them, even through large ones."""
+    pair = room(True)
+    missing = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    missing[20:60, 30:75] = True
+    missing |= torch.rand(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1)) < 0.05
+    cut = pair.searched.pointmap.X_C.masked_fill(missing[..., None], hole)
+    for descriptors in (True, False):
+        one = pair if descriptors else room()
+        found = match(with_points(one.searched, cut), one.sought, SETTINGS)
+        whole = match(one.searched, one.sought, SETTINGS)
+        u, v = torch.minimum(whole.target.clamp(min=0), LAST).round().long().unbind(-1)
+        kept = (whole.weight > 0) & ~missing[v, u]
+        assert found.target.isfinite().all()
+        assert (found.weight > 0)[kept].float().mean() > 0.98
+        u, v = found.target[found.weight > 0].round().long().unbind(-1)
+        assert (missing[v, u]).float().mean() < (0.05 if descriptors else 1e-6)
+
+
+def test_points_that_are_not_finite_have_no_match_and_disturb_no_other() -> None:
+    pair = room(True)
+    X_C = pair.sought.pointmap.X_C.clone()
+    X_C[10], X_C[11, :, 1], X_C[12] = torch.nan, torch.inf, 0.0
+    found = match(pair.searched, with_points(pair.sought, X_C), SETTINGS)
+    whole = match(pair.searched, pair.sought, SETTINGS)
+    rows = torch.arange(HEIGHT * WIDTH) // WIDTH
+    lost = (rows >= 10) & (rows <= 12)
+    assert found.target.isfinite().all() and not found.weight[lost].any()
+    assert torch.equal(found.target[~lost], whole.target[~lost])
+
+
+def test_a_pointmap_without_any_point_has_no_match() -> None:
+    pair, nothing = room(), torch.full((HEIGHT, WIDTH, 3), torch.nan)
+    found = match(with_points(pair.searched, nothing), pair.sought, SETTINGS)
+    assert not found.weight.any() and found.target.isfinite().all()
+    found = match(pair.searched, with_points(pair.sought, nothing), SETTINGS)
+    assert not found.weight.any() and found.target.isfinite().all()
+
+
+def test_views_without_pixels() -> None:
+    empty = View(Pointmap(torch.zeros(0, 5, 3), torch.zeros(0, 5)))
+    found = match(room().searched, empty, SETTINGS)
+    assert found.target.shape == (0, 2) and found.weight.shape == (0,)
+    with pytest.raises(ValueError, match="rays: want at least one pixel to search"):
+        match(empty, room().sought, SETTINGS)
+
+
+def test_rays_in_holes_are_those_of_the_camera() -> None:
+    pointmap = room().searched.pointmap
+    whole = ray_image(pointmap)
+    X_C = pointmap.X_C.clone()
+    X_C[30:70, :90] = torch.nan
+    cut = ray_image(Pointmap(X_C, pointmap.confidence))
+    torch.testing.assert_close(cut[..., :3], whole[..., :3], rtol=0, atol=1e-4)
+    assert not cut[30:70, :90, 3].any() and torch.equal(cut[:30], whole[:30])
+
+
+# --- descriptors ---------------------------------------------------------------------------------
+
+
+def bent(pair: Pair) -> View:
+    """The sought view with points off by 2 px of angle and 2 % of distance, changing smoothly."""
+    v, u = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
+    along = torch.stack([torch.sin(v / 15), torch.cos(u / 18), torch.sin((u + v) / 20)], -1)
+    X_C = pair.sought.pointmap.X_C
+    return with_points(pair.sought, X_C + 0.02 * along * X_C.norm(dim=-1, keepdim=True))
+
+
+def test_descriptors_take_a_bent_pointmaps_matches_to_their_places() -> None:
+    pair = room(True)
+    rough = match(pair.searched, bent(pair), replace(SETTINGS, radius=0))
+    fine = match(pair.searched, bent(pair), SETTINGS)
+    assert pair.error(rough)[pair.visible & (rough.weight > 0)].median() > 1.5
+    assert pair.error(fine)[pair.visible & (fine.weight > 0)].median() < 0.1
+    assert pair.recall(fine) > 0.9 > 0.3 > pair.recall(rough)
+
+
+def test_defect_7_a_match_that_descriptors_move_to_another_surface_is_dropped() -> None:
+    """The reference does not look again after it moved a match by up to 45 px."""
+    v, u = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
+    rays = torch.stack([(u - 40) / 60, (v - 30) / 60, torch.ones(60, 80)], -1)
+    near, one = u >= 40, torch.ones(60, 80)
+    X_ff, X_fk = rays * torch.where(near, 2.0, 4.0)[..., None], rays * 4.0
+    alike = torch.stack([torch.sigmoid(u - 40), 1 - torch.sigmoid(u - 40)], -1)
+    sought = torch.tensor([1.0, 0.0]).expand(60, 80, 2)  # all look like what is on the near side
+    searched = View(Pointmap(X_ff, one), alike)
+    wall = ~near.reshape(-1)
+    led = match(searched, View(Pointmap(X_fk, one), sought), SETTINGS)
+    moved = wall & (led.target[:, 0] >= 40)
+    assert moved.sum() > 0.5 * wall.sum() and not led.weight[moved].any()
+    kept = match(View(Pointmap(X_ff, one)), View(Pointmap(X_fk, one)), SETTINGS)
+    assert (kept.weight[wall] > 0).all()
+
+
+def test_descriptors_may_take_a_match_to_the_surface_it_belongs_to() -> None:
+    """A match that starts on the wrong surface is not given up before they were asked."""
+    v, u = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
+    rays = torch.stack([(u - 40) / 60, (v - 30) / 60, torch.ones(60, 80)], -1)
+    one, descriptor = (
+        torch.ones(60, 80),
+        functional.normalize(torch.stack([u, v, 0 * u + 30], -1), dim=-1),
+    )
+    X_ff = rays * torch.where(u > 40, 2.0, 4.0)[..., None]
+    X_fk = X_ff + torch.tensor([-0.1, 0.0, 0.0])  # the edge lands 3 px beside itself
+    found = match(
+        View(Pointmap(X_ff, one), descriptor), View(Pointmap(X_fk, one), descriptor), SETTINGS
+    )
+    edge = ((u > 40) & (u < 44) & (v > 5) & (v < 55)).reshape(-1)
+    truth = torch.stack([u, v], -1).reshape(-1, 2)
+    assert (found.weight[edge] > 0).all() and (found.target - truth)[edge].abs().max() < 0.3
+
+
+def test_the_weight_is_the_descriptors_confidence_over_the_variance() -> None:
+    pair, settings = room(True), replace(SETTINGS, sigma=2.0)
+    u = torch.arange(WIDTH).expand(HEIGHT, WIDTH)
+    there, here = 0.5 + u / WIDTH, torch.full((HEIGHT, WIDTH), 2.0)
+    searched = replace(pair.searched, descriptor_confidence=there)
+    sought = replace(pair.sought, descriptor_confidence=here)
+    found = match(searched, sought, settings)
+    at = found.target.round().long()
+    want = (2.0 * there[at[:, 1], at[:, 0]]).sqrt()
+    used = found.weight > 0
+    torch.testing.assert_close(found.weight[used], want[used] / 4)
+    assert want[used].min() >= 1.5 and used.any()
+    trusted = match(pair.searched, pair.sought, SETTINGS).weight > 0
+    assert not used[trusted & (want < 1.49)].any() and (trusted & (want < 1.49)).any()
+
+
+def test_networks_without_descriptors_match_by_projection() -> None:
+    found = match(room().searched, room().sought, replace(SETTINGS, sigma=0.5))
+    assert set(found.weight.unique().tolist()) == {0.0, 4.0}
+
+
+def test_the_same_bits_for_one_and_more_threads() -> None:
+    former, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            results.append(match(room(True).searched, bent(room(True)), SETTINGS))
+    finally:
+        torch.set_num_threads(former)
+    for other in results[1:]:
+        assert torch.equal(results[0].target, other.target)
+        assert torch.equal(results[0].weight, other.weight)
+
+
+# --- reciprocal ----------------------------------------------------------------------------------
+
+
+def mutual(searched: Tensor, sought: Tensor) -> set[tuple[int, int]]:
+    """All pairs of each other's nearest, from the whole table."""
+    table = functional.normalize(sought, dim=-1) @ functional.normalize(searched, dim=-1).T
+    there, back = table.argmax(1), table.argmax(0)
+    return {(k, int(there[k])) for k in range(len(sought)) if int(back[there[k]]) == k}
+
+
+def pairs_of(searched: Tensor, sought: Tensor, seeds: Tensor, rounds: int = 20) -> set:
+    found = reciprocal_neighbours(searched, sought, seeds, rounds)
+    return set(zip(found.sought.tolist(), found.found.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("block", [1, 1000, 1 << 24])
+def test_reciprocal_neighbours_are_those_of_the_whole_table(
+    monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(matching, "BLOCK", block)
+    random = torch.Generator().manual_seed(2)
+    searched, sought = torch.randn(230, 8, generator=random), torch.randn(170, 8, generator=random)
+    every = mutual(searched, sought)
+    assert len(every) > 40
+    assert pairs_of(searched, sought, torch.arange(170)) == every
+    some = pairs_of(searched, sought, torch.arange(0, 170, 6))
+    assert len(some) > 15 and some <= every
+    first = pairs_of(searched, sought, torch.arange(0, 170, 6), rounds=1)
+    assert first == {(k, j) for k, j in every if k % 6 == 0} and len(first) < len(some)
+    longer = torch.rand(170, 1, generator=random) + 0.1
+    assert pairs_of(searched, longer * sought, torch.arange(170)) == every
+
+
+def test_reciprocal_neighbours_end_when_all_seeds_have_met(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, nearest = [], matching._nearest
+
+    def counted(among: Tensor, queries: Tensor) -> Tensor:
+        calls.append(len(queries))
+        return nearest(among, queries)
+
+    monkeypatch.setattr(matching, "_nearest", counted)
+    random = torch.Generator().manual_seed(3)
+    searched, sought = torch.randn(400, 6, generator=random), torch.randn(400, 6, generator=random)
+    found = reciprocal_neighbours(searched, sought, torch.arange(0, 400, 2), 1000)
+    queries = calls[::2]
+    assert queries == sorted(queries, reverse=True) and 1 < len(queries) < 10
+    assert len(found.sought.unique()) == len(found.found.unique()) == len(found.sought)
+
+
+def test_descriptors_without_a_direction_have_no_neighbours() -> None:
+    random = torch.Generator().manual_seed(2)
+    searched, sought = torch.randn(50, 8, generator=random), torch.randn(60, 8, generator=random)
+    searched[7], searched[8], sought[3], sought[4, 1] = torch.nan, 0.0, torch.inf, torch.nan
+    found = pairs_of(searched, sought, torch.arange(60))
+    assert found and not any(k in (3, 4) or j in (7, 8) for k, j in found)
+    usable = [k for k in range(60) if k not in (3, 4)], [j for j in range(50) if j not in (7, 8)]
+    want = mutual(searched[usable[1]], sought[usable[0]])
+    assert found == {(usable[0][k], usable[1][j]) for k, j in want}
+    nothing = torch.zeros(5, 8)
+    for one, other in ((nothing, sought), (searched, nothing), (searched[:0], sought)):
+        assert pairs_of(one, other, torch.arange(min(5, len(other)))) == set()
+
+
+def test_reciprocal_matching_finds_the_same_places() -> None:
+    pair = room(True)
+    found = match(pair.searched, pair.sought, replace(RECIPROCAL, stride=2))
+    used = found.weight > 0
+    assert used.sum() > 0.15 * len(used)
+    smooth = pair.error(found)[used & pair.smooth()]
+    assert smooth.quantile(0.9) < 0.15 and smooth.max() < 1
+    assert (pair.error(found)[used] < 1).float().mean() > 0.98
+    far = replace(
+        pair.sought,
+        pointmap=Pointmap(2 * pair.sought.pointmap.X_C, pair.sought.pointmap.confidence),
+    )
+    assert not match(pair.searched, far, RECIPROCAL).weight.any()
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+def test_wrong_shapes_are_told_in_one_line() -> None:
+    pair, one = room(True), torch.ones(HEIGHT, WIDTH)
+    cases = {
+        "guess: want shape [12288, 2]": (pair.searched, pair.sought, torch.zeros(5, 2)),
+        "sought.confidence: want shape [96, 128]": (
+            pair.searched,
+            with_confidence(pair.sought, one[1:]),
+            None,
+        ),
+        "searched.X_C: want shape [96, 128, 3]": (
+            with_points(pair.searched, torch.zeros(HEIGHT, WIDTH, 4)),
+            pair.sought,
+            None,
+        ),
+        "sought.descriptor_confidence: want shape [96, 128]": (
+            pair.searched,
+            replace(pair.sought, descriptor_confidence=one[:3]),
+            None,
+        ),
+        "descriptor: want one for both views or for none": (pair.searched, room().sought, None),
+        "sought: want shape [12288, 24]": (
+            pair.searched,
+            replace(pair.sought, descriptor=torch.zeros(HEIGHT, WIDTH, 8)),
+            None,
+        ),
+    }
+    for message, (searched, sought, guess) in cases.items():
+        with pytest.raises(ValueError) as error:
+            match(searched, sought, SETTINGS, guess)
+        assert str(error.value).startswith(message) and "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="reciprocal wants descriptors"):
+        match(room().searched, room().sought, RECIPROCAL)
