@@ -109,62 +109,45 @@ def _projective(
     searched: View, sought: View, rays: Tensor, settings: MatchingSettings, guess: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Targets [P, 2] and gaps [P]; the gap is inf where no ray passes through the point."""
-    points = sought.pointmap.X_C.reshape(-1, 3)
+    points, descriptors = sought.pointmap.X_C.reshape(-1, 3), _descriptors(searched, sought)
     same = _pixels(sought.pointmap.confidence)
     starts = same[None] if guess is None else torch.stack([guess, same])
     found = kernels.match_rays(
         rays, points, starts, iterations=settings.iterations, damping=settings.damping
     )
-    target, gap, fits = found.target, found.gap, found.error <= settings.ray_error
-    if searched.descriptor is not None and sought.descriptor is not None and settings.radius > 0:
-        target, gap = _refined(searched, sought, rays, target, fits, settings.radius, settings)
-    return target, torch.where(fits, gap, torch.inf)
+    fits = found.error <= settings.ray_error
+    if descriptors is None or settings.radius == 0:
+        return found.target, torch.where(fits, found.gap, torch.inf)
+    window = {"radius": settings.radius, "dilation": settings.dilation}
+    return kernels.refine_matches(*descriptors, rays, points, found.target, fits, **window)
 
 
-def _refined(
-    searched: View,
-    sought: View,
-    rays: Tensor,
-    target: Tensor,
-    active: Tensor,
-    radius: int,
-    settings: MatchingSettings,
-) -> kernels.RefinedMatches:
-    assert searched.descriptor is not None and sought.descriptor is not None
-    return kernels.refine_matches(
-        searched.descriptor.contiguous(),
-        sought.descriptor.flatten(0, 1).contiguous(),
-        rays,
-        sought.pointmap.X_C.reshape(-1, 3),
-        target,
-        active,
-        radius=radius,
-        dilation=settings.dilation,
-    )
+def _descriptors(searched: View, sought: View) -> tuple[Tensor, Tensor] | None:
+    """Descriptors [H, W, D] that are searched and [P, D] sought, if there are any."""
+    if searched.descriptor is None or sought.descriptor is None:
+        return None
+    return searched.descriptor.contiguous(), sought.descriptor.flatten(0, 1).contiguous()
 
 
 def _reciprocal(
     searched: View, sought: View, rays: Tensor, settings: MatchingSettings
 ) -> tuple[Tensor, Tensor]:
     """Targets [P, 2] and gaps [P]; the gap is inf where no pixel has this one as its nearest."""
-    if searched.descriptor is None or sought.descriptor is None:
+    descriptors, grid = _descriptors(searched, sought), sought.pointmap.confidence
+    if descriptors is None:
         raise ValueError(
             "matching.method: reciprocal wants descriptors, got a network without; take projective"
         )
-    pairs = reciprocal_neighbours(
-        searched.descriptor.flatten(0, 1),
-        sought.descriptor.flatten(0, 1),
-        _grid(sought.pointmap.confidence, settings.stride),
-        settings.rounds,
-    )
+    image, features = descriptors
     height, width = rays.shape[:2]
-    target = _pixels(sought.pointmap.confidence)
-    target = torch.minimum(target, target.new_tensor([width - 1, height - 1]))
+    seeds = _grid(grid, settings.stride)
+    pairs = reciprocal_neighbours(image.flatten(0, 1), features, seeds, settings.rounds)
+    target = torch.minimum(_pixels(grid), rays.new_tensor([width - 1, height - 1]))
     target[pairs.sought] = torch.stack([pairs.found % width, pairs.found // width], -1).float()
-    active = torch.zeros(len(target), dtype=torch.bool, device=rays.device)
-    active[pairs.sought] = True
-    refined = _refined(searched, sought, rays, target, active, 0, settings)
-    return refined.target, refined.gap
+    met = torch.zeros(len(target), dtype=torch.bool, device=target.device)
+    met[pairs.sought] = True
+    points = sought.pointmap.X_C.reshape(-1, 3)
+    return kernels.refine_matches(image, features, rays, points, target, met, radius=0, dilation=0)
 
 
 class Neighbours(NamedTuple):

@@ -334,6 +334,32 @@ def test_the_same_bits_for_one_and_more_threads() -> None:
         assert torch.equal(results[0].weight, other.weight)
 
 
+def on(device: torch.device, view: View) -> View:
+    assert view.descriptor is not None and view.descriptor_confidence is not None
+    return View(
+        Pointmap(view.pointmap.X_C.to(device), view.pointmap.confidence.to(device)),
+        view.descriptor.to(device),
+        view.descriptor_confidence.to(device),
+    )
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, radius=0), RECIPROCAL])
+def test_every_device_gives_the_same_matches(
+    device: torch.device, settings: MatchingSettings
+) -> None:
+    pair = room(True)
+    X_C = pair.searched.pointmap.X_C.clone()
+    X_C[20:40, 30:60] = torch.nan
+    searched, sought = with_points(pair.searched, X_C), bent(pair)
+    here = match(searched, sought, settings, pair.truth)
+    there = match(on(device, searched), on(device, sought), settings, pair.truth.to(device))
+    assert there.target.device.type == device.type
+    weight, target = there.weight.cpu(), there.target.cpu()
+    assert ((weight > 0) == (here.weight > 0)).float().mean() > 0.998
+    both = (weight > 0) & (here.weight > 0)
+    assert both.any() and (target - here.target)[both].abs().quantile(0.998) < 0.01
+
+
 # --- reciprocal ----------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 STILL = 1e-3  # px; a shorter step ends the descent
 FARTHEST = 8  # px on each side, of the derivative used far from the goal
-CHUNK = 4096  # matches refined at a time: their windows' descriptors stay in a cache
+CHUNK = 256  # matches refined at a time: their windows' descriptors stay in a cache
 
 
 def match_rays(
