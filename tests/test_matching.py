@@ -1,104 +1,27 @@
-"""Matching of pointmaps on exact geometry of a furnished room, and against brute force."""
+"""Matching of pointmaps on exact geometry of a furnished room."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from pointmap_pair import (
+    HEIGHT,
+    LAST,
+    RECIPROCAL,
+    SETTINGS,
+    WIDTH,
+    bent,
+    room,
+    with_confidence,
+    with_points,
+)
 from torch.nn import functional
 
-from slam import matching
 from slam.config import MatchingSettings
-from slam.frame import Correspondence, Pointmap
-from slam.matching import View, match, ray_image, reciprocal_neighbours
-from slam.rendering import render_depth, sample_times, sample_trajectory
-from slam.rendering.rooms import sample_room_builder
-
-WIDTH, HEIGHT = 128, 96
-FX, FY, CX, CY = 105.0, 107.0, 63.0, 49.0
-LAST = torch.tensor([WIDTH - 1, HEIGHT - 1])
-SETTINGS = MatchingSettings()
-RECIPROCAL = MatchingSettings(method="reciprocal")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two views of the room, both in camera f, and where the second's pixels truly lie."""
-
-    searched: View
-    sought: View
-    truth: Tensor  # [P, 2] px
-    visible: Tensor  # [P] bool: in the image, and not behind anything
-
-    def error(self, found: Correspondence) -> Tensor:
-        """Distances from the truth [P], px."""
-        return (found.target - self.truth).norm(dim=-1)
-
-    def recall(self, found: Correspondence) -> float:
-        """Share of the visible pixels that were found within half a pixel."""
-        return float((self.good(found) & self.visible).sum() / self.visible.sum())
-
-    def good(self, found: Correspondence) -> Tensor:
-        return (found.weight > 0) & (self.error(found) < 0.5)
-
-    def smooth(self) -> Tensor:
-        """Pixels [P] around whose place the distance changes by less than 3 %."""
-        distance = self.searched.pointmap.X_C.norm(dim=-1)[None]
-        most = functional.max_pool2d(distance, 3, 1, 1)
-        least = -functional.max_pool2d(-distance, 3, 1, 1)
-        u, v = torch.minimum(self.truth.clamp(min=0), LAST).round().long().unbind(-1)
-        return ((most - least) < 0.03 * distance)[0, v, u]
-
-
-def points_of(index: int) -> tuple[Tensor, Tensor]:
-    """Points [H, W, 3] in the camera of an image of the sample, and its pose [4, 4]."""
-    pose = sample_trajectory().poses(sample_times())[index]
-    surfaces = tuple(sample_room_builder().surfaces)
-    depth = render_depth(surfaces, (FX, FY, CX, CY), WIDTH, HEIGHT, pose)
-    v, u = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
-    rays = torch.stack([(u - CX) / FX, (v - CY) / FY, torch.ones_like(depth)], -1)
-    return rays * depth[..., None], pose
-
-
-def described(X_C: Tensor, pose: Tensor) -> Tensor:
-    """Unit descriptors [H, W, 24] of world points: they change over some 0.3 m."""
-    random = torch.Generator().manual_seed(4)
-    waves = torch.randn(3, 24, generator=random) / 0.3
-    X_W = X_C.double() @ pose[:3, :3].T + pose[:3, 3]
-    phase = 6.3 * torch.rand(24, generator=random)
-    return functional.normalize(torch.cos(X_W.float() @ waves + phase), dim=-1)
-
-
-@cache
-def room(described_too: bool = False, first: int = 100, second: int = 150) -> Pair:
-    """Images 50 frames apart: 0.5 m, with things in front of others."""
-    (X_ff, T_Wf), (X_kk, T_Wk) = points_of(first), points_of(second)
-    T_fk = torch.linalg.inv(T_Wf) @ T_Wk
-    X_fk = (X_kk.double() @ T_fk[:3, :3].T + T_fk[:3, 3]).float()
-    x, y, z = X_fk.reshape(-1, 3).unbind(-1)
-    truth = torch.stack([FX * x / z + CX, FY * y / z + CY], -1)
-    inside = (z > 0) & (truth >= 0).all(-1) & (truth <= LAST).all(-1)
-    u, v = torch.minimum(truth.clamp(min=0), LAST).round().long().unbind(-1)
-    surface = X_ff[v, u].norm(dim=-1) / X_fk.reshape(-1, 3).norm(dim=-1)
-    one = torch.ones(HEIGHT, WIDTH)
-    descriptors = (described(X_ff, T_Wf), described(X_fk, T_Wf)) if described_too else (None, None)
-    views = [
-        View(Pointmap(X, one), D, one * 4 if D is not None else None)
-        for X, D in zip((X_ff, X_fk), descriptors, strict=True)
-    ]
-    return Pair(*views, truth, inside & ((surface - 1).abs() < 0.05))
-
-
-def with_points(view: View, X_C: Tensor) -> View:
-    return replace(view, pointmap=Pointmap(X_C, view.pointmap.confidence))
-
-
-def with_confidence(view: View, confidence: Tensor) -> View:
-    return replace(view, pointmap=Pointmap(view.pointmap.X_C, confidence))
-
+from slam.frame import Pointmap
+from slam.matching import View, match, ray_image
 
 # --- by projection -------------------------------------------------------------------------------
 
@@ -163,11 +86,11 @@ def test_a_guess_saves_iterations() -> None:
 
 def test_defect_8_a_guess_left_over_from_another_keyframe_does_no_harm() -> None:
     """The reference starts from the former keyframe's matches after it was found again."""
-    pair = room()
-    fresh = match(pair.searched, pair.sought, SETTINGS)
+    pair, few = room(), replace(SETTINGS, iterations=2)
+    fresh = match(pair.searched, pair.sought, few)
     other = room(first=0, second=60).truth.flip(0)
     for stale in (other, torch.full_like(other, torch.nan), torch.full_like(other, 1e9)):
-        found = match(pair.searched, pair.sought, SETTINGS, stale)
+        found = match(pair.searched, pair.sought, few, stale)
         assert pair.recall(found) > 0.999
         used = (found.weight > 0) & (fresh.weight > 0)
         assert (found.target - fresh.target)[used].abs().quantile(0.999) < 0.01
@@ -246,14 +169,6 @@ def test_rays_in_holes_are_those_of_the_camera() -> None:
 
 
 # --- descriptors ---------------------------------------------------------------------------------
-
-
-def bent(pair: Pair) -> View:
-    """The sought view with points off by 2 px of angle and 2 % of distance, changing smoothly."""
-    v, u = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
-    along = torch.stack([torch.sin(v / 15), torch.cos(u / 18), torch.sin((u + v) / 20)], -1)
-    X_C = pair.sought.pointmap.X_C
-    return with_points(pair.sought, X_C + 0.02 * along * X_C.norm(dim=-1, keepdim=True))
 
 
 def test_descriptors_take_a_bent_pointmaps_matches_to_their_places() -> None:
@@ -358,86 +273,6 @@ def test_every_device_gives_the_same_matches(
     assert ((weight > 0) == (here.weight > 0)).float().mean() > 0.998
     both = (weight > 0) & (here.weight > 0)
     assert both.any() and (target - here.target)[both].abs().quantile(0.998) < 0.01
-
-
-# --- reciprocal ----------------------------------------------------------------------------------
-
-
-def mutual(searched: Tensor, sought: Tensor) -> set[tuple[int, int]]:
-    """All pairs of each other's nearest, from the whole table."""
-    table = functional.normalize(sought, dim=-1) @ functional.normalize(searched, dim=-1).T
-    there, back = table.argmax(1), table.argmax(0)
-    return {(k, int(there[k])) for k in range(len(sought)) if int(back[there[k]]) == k}
-
-
-def pairs_of(searched: Tensor, sought: Tensor, seeds: Tensor, rounds: int = 20) -> set:
-    found = reciprocal_neighbours(searched, sought, seeds, rounds)
-    return set(zip(found.sought.tolist(), found.found.tolist(), strict=True))
-
-
-@pytest.mark.parametrize("block", [1, 1000, 1 << 24])
-def test_reciprocal_neighbours_are_those_of_the_whole_table(
-    monkeypatch: pytest.MonkeyPatch, block: int
-) -> None:
-    monkeypatch.setattr(matching, "BLOCK", block)
-    random = torch.Generator().manual_seed(2)
-    searched, sought = torch.randn(230, 8, generator=random), torch.randn(170, 8, generator=random)
-    every = mutual(searched, sought)
-    assert len(every) > 40
-    assert pairs_of(searched, sought, torch.arange(170)) == every
-    some = pairs_of(searched, sought, torch.arange(0, 170, 6))
-    assert len(some) > 15 and some <= every
-    first = pairs_of(searched, sought, torch.arange(0, 170, 6), rounds=1)
-    assert first == {(k, j) for k, j in every if k % 6 == 0} and len(first) < len(some)
-    longer = torch.rand(170, 1, generator=random) + 0.1
-    assert pairs_of(searched, longer * sought, torch.arange(170)) == every
-
-
-def test_reciprocal_neighbours_end_when_all_seeds_have_met(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    calls, nearest = [], matching._nearest
-
-    def counted(among: Tensor, queries: Tensor) -> Tensor:
-        calls.append(len(queries))
-        return nearest(among, queries)
-
-    monkeypatch.setattr(matching, "_nearest", counted)
-    random = torch.Generator().manual_seed(3)
-    searched, sought = torch.randn(400, 6, generator=random), torch.randn(400, 6, generator=random)
-    found = reciprocal_neighbours(searched, sought, torch.arange(0, 400, 2), 1000)
-    queries = calls[::2]
-    assert queries == sorted(queries, reverse=True) and 1 < len(queries) < 10
-    assert len(found.sought.unique()) == len(found.found.unique()) == len(found.sought)
-
-
-def test_descriptors_without_a_direction_have_no_neighbours() -> None:
-    random = torch.Generator().manual_seed(2)
-    searched, sought = torch.randn(50, 8, generator=random), torch.randn(60, 8, generator=random)
-    searched[7], searched[8], sought[3], sought[4, 1] = torch.nan, 0.0, torch.inf, torch.nan
-    found = pairs_of(searched, sought, torch.arange(60))
-    assert found and not any(k in (3, 4) or j in (7, 8) for k, j in found)
-    usable = [k for k in range(60) if k not in (3, 4)], [j for j in range(50) if j not in (7, 8)]
-    want = mutual(searched[usable[1]], sought[usable[0]])
-    assert found == {(usable[0][k], usable[1][j]) for k, j in want}
-    nothing = torch.zeros(5, 8)
-    for one, other in ((nothing, sought), (searched, nothing), (searched[:0], sought)):
-        assert pairs_of(one, other, torch.arange(min(5, len(other)))) == set()
-
-
-def test_reciprocal_matching_finds_the_same_places() -> None:
-    pair = room(True)
-    found = match(pair.searched, pair.sought, replace(RECIPROCAL, stride=2))
-    used = found.weight > 0
-    assert used.sum() > 0.15 * len(used)
-    smooth = pair.error(found)[used & pair.smooth()]
-    assert smooth.quantile(0.9) < 0.15 and smooth.max() < 1
-    assert (pair.error(found)[used] < 1).float().mean() > 0.98
-    far = replace(
-        pair.sought,
-        pointmap=Pointmap(2 * pair.sought.pointmap.X_C, pair.sought.pointmap.confidence),
-    )
-    assert not match(pair.searched, far, RECIPROCAL).weight.any()
 
 
 # --- bad input -----------------------------------------------------------------------------------
