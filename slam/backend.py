@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from slam.config import Config
-from slam.frame import Correspondence, InverseDepth, Keyframe, PairGuess
+from slam.frame import Correspondence, Intrinsics, InverseDepth, Keyframe, PairGuess
 from slam.graph import Edge, Graph
 from slam.mapping import covisibility, dense_flow, project_grid, relative
 from slam.optimization import BundleAdjustment, bundle_adjust
@@ -35,6 +35,16 @@ def step_aside() -> None:
     """Lets other threads go first: this one is not waited for (Linux has a priority a thread)."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
+
+
+@dataclass(frozen=True, slots=True)
+class Adjusted:
+    """What the graph is to take over."""
+
+    poses: dict[int, Tensor]  # keyframe number to T_WC [7]
+    depths: dict[int, InverseDepth]
+    intrinsics: Intrinsics
+    newest: int  # the last keyframe known when this was solved
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +78,10 @@ class Backend:
         self.hurry = threading.Event()  # set: the rounds of `finish` end early
         self._free_focal_at = config.focal.first
         self._readout_at, self._readout_cost = config.shutter.first, ReadoutCost()
+        self._readout = graph.readout  # s, as estimated now
+        self._intrinsics = graph.intrinsics  # likewise
+        self._until: int | None = None  # index of the last image that counts; None = all
+        self._adjusted: list[Adjusted] = []  # found and not yet published
         self._measured_with: dict[Edge, Tensor] = {}
         behind = step_aside if config.run.realtime else None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
@@ -81,31 +95,48 @@ class Backend:
         self._measured_with = {}
         self._free_focal_at = self.config.focal.first
         self._readout_at, self._readout_cost = self.config.shutter.first, ReadoutCost()
-        self.graph.set_readout(self.config.shutter.readout or 0.0)
+        self._readout = self.config.shutter.readout or 0.0
+        self.graph.set_readout(self._readout)
         self.focal_sigma, self.last_cost = float("inf"), float("nan")
 
-    def step(self, number: int) -> None:
-        """Links keyframe `number` to its neighbours and adjusts the window that ends with it."""
-        keyframes = self.graph.keyframes()[: number + 1]
+    def step(self, keyframes: Sequence[Keyframe]) -> None:
+        """Links the last of the keyframes to its neighbours; adjusts the window that it ends.
+
+        Poses, depths, focal length and readout are the graph's once they are published.
+
+        Args: keyframes: as they were when the last one was made.
+        """
+        number = len(keyframes) - 1
+        self._intrinsics = self.graph.intrinsics
+        self._until = max(k.frame.index for k in keyframes)
         with self.timings.measure("backend edges", number):
             self._measure(keyframes, self._new_pairs(keyframes, number))
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
             with self.timings.measure("backend focal", number):
-                self._search_focal(keyframes)
+                keyframes = self._search_focal(keyframes)
         else:
             with self.timings.measure("backend window", number):
-                self._adjust_window(keyframes, number)
+                keyframes = self._adjust_window(keyframes, number)
         if self.config.shutter.readout is None and number + 1 >= self._readout_at:
             with self.timings.measure("backend shutter", number):
                 self._search_readout(keyframes)
 
+    def publish(self) -> None:
+        """Hands what was found to the graph."""
+        for found in self._adjusted:
+            self.graph.adopt(found.poses, found.depths, found.intrinsics, found.newest)
+        self._adjusted = []
+        self.graph.set_readout(self._readout)
+
     def finish(self) -> None:
         """Global rounds: edges to all covisible keyframes, flow measured again, all moves."""
         settings = self.config.bundle_adjustment
+        self._intrinsics, self._until = self.graph.intrinsics, None
         if self.config.shutter.readout is None and np.isfinite(self._readout_at):
             with self.timings.measure("final shutter"):
                 self._search_readout(self.graph.keyframes())
+                self.publish()
         for _ in range(settings.global_rounds if len(self.graph) > 1 else 0):
             if self.hurry.is_set():
                 return
@@ -117,6 +148,7 @@ class Backend:
                 self._measured_with = {p: self._measured_with[p] for p in pairs}
             with self.timings.measure("final adjustment"):
                 self._adjust_all(keyframes, settings.global_iterations)
+                self.publish()
 
     def _new_pairs(self, keyframes: Sequence[Keyframe], number: int) -> list[Edge]:
         """Undirected (i, j), i < j, that link a new keyframe."""
@@ -149,9 +181,7 @@ class Backend:
         Args: T_WC: [N, 7] of all keyframes. without: numbers that are not wanted.
         """
         settings, grid = self.config.bundle_adjustment, self.predictor.grid
-        share, flow = covisibility(
-            grid, this.depth, relative(this.T_WC, T_WC), self.graph.intrinsics
-        )
+        share, flow = covisibility(grid, this.depth, relative(this.T_WC, T_WC), self._intrinsics)
         fits = (share > settings.overlap) & (flow < settings.covisible_flow * grid.width)
         picked: list[int] = []
         for j in torch.where(fits, flow, torch.inf).argsort(stable=True).tolist():
@@ -183,7 +213,7 @@ class Backend:
             torch.stack([keyframes[i].depth.information for i, _ in pairs]),
         )
         T_WC = [torch.stack([keyframes[k].T_WC for k in ends]) for ends in zip(*pairs, strict=True)]
-        return project_grid(self.predictor.grid, depth, relative(*T_WC), self.graph.intrinsics)
+        return project_grid(self.predictor.grid, depth, relative(*T_WC), self._intrinsics)
 
     def _measure(self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]) -> None:
         """Measures undirected pairs, both ways, from the flow that the map induces."""
@@ -216,11 +246,11 @@ class Backend:
         share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}
         return {e: c for e, c in edges.items() if near or share[e] > minimum}
 
-    def _adjust_window(self, keyframes: Sequence[Keyframe], number: int) -> None:
+    def _adjust_window(self, keyframes: Sequence[Keyframe], number: int) -> Sequence[Keyframe]:
         """The last keyframes move; those linked to them take part as they are."""
         settings = self.config.bundle_adjustment
         if number < 2:
-            return
+            return keyframes
         first = max(0, number + 1 - settings.window)
         anchors = 1 if first == 0 else settings.anchors
         window = range(first, number + 1)
@@ -229,14 +259,15 @@ class Backend:
         free = range(first + anchors, number + 1)
         fixed = [k not in free for k in linked]
         part = Part(linked, edges, fixed, held=[k not in window for k in linked])
-        self._adopt(part, self._solve(keyframes, part, settings.iterations))
+        return self._adopt(keyframes, part, self._solve(keyframes, part, settings.iterations))
 
     def _adjust_all(self, keyframes: Sequence[Keyframe], iterations: int) -> None:
         """Everything moves but the first pose; the focal length too where it is unknown."""
         part = self._everything(keyframes)
-        self._adopt(part, self._solve(keyframes, part, iterations, free_focal=self.refine_focal))
+        solved = self._solve(keyframes, part, iterations, free_focal=self.refine_focal)
+        self._adopt(keyframes, part, solved)
 
-    def _search_focal(self, keyframes: Sequence[Keyframe]) -> None:
+    def _search_focal(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
         """The same from several focal lengths while the map is small; the one that costs least."""
         focal = self.config.focal
         part = self._everything(keyframes)
@@ -245,7 +276,7 @@ class Backend:
             self._solve(keyframes, part, focal.iterations, free_focal=True, factor=factor)
             for factor in factors
         ]
-        self._adopt(part, min(results, key=lambda r: r.cost))
+        return self._adopt(keyframes, part, min(results, key=lambda r: r.cost))
 
     def _search_readout(self, keyframes: Sequence[Keyframe]) -> None:
         """Adjusts the last keyframes with three readout times; their costs tell the best one."""
@@ -257,15 +288,15 @@ class Backend:
         if count < settings.first or not edges:
             return
         part = Part([*window], edges, [k == window[0] for k in window], [False for _ in window])
-        now, iterations = self.graph.readout, self.config.bundle_adjustment.iterations
+        now, iterations = self._readout, self.config.bundle_adjustment.iterations
         tried = [now - settings.step, now, now + settings.step]
         costs = [
             self._solve(keyframes, part, iterations, readout=r, huber=settings.huber).cost
             for r in tried
         ]
         self._readout_cost = self._readout_cost.plus(tried, [c * len(edges) for c in costs])
-        self.graph.set_readout(self._readout_cost.best(settings.limit, settings.least_gain))
-        self._adopt(part, self._solve(keyframes, part, iterations))
+        self._readout = self._readout_cost.best(settings.limit, settings.least_gain)
+        self._adopt(keyframes, part, self._solve(keyframes, part, iterations))
 
     def _everything(self, keyframes: Sequence[Keyframe]) -> Part:
         numbers = list(range(len(keyframes)))
@@ -286,13 +317,13 @@ class Backend:
         """Bundle adjustment of a part of the map, from `factor` times the focal length.
 
         Args:
-            readout: s, of a rolling shutter; None = as the map says.
+            readout: s, of a rolling shutter; None = as estimated now.
             huber: sigma; None = as set.
         """
         settings = self.config.bundle_adjustment
         settings = settings if huber is None else replace(settings, huber=huber)
-        fx, fy, cx, cy = self.graph.intrinsics
-        readout = self.graph.readout if readout is None else readout
+        fx, fy, cx, cy = self._intrinsics
+        readout = self._readout if readout is None else readout
         edges = self._unrolled(keyframes, part, readout)
         place = {k: n for n, k in enumerate(part.numbers)}
         return bundle_adjust(
@@ -318,8 +349,9 @@ class Backend:
         """The edges of a part as a global shutter would have measured them."""
         if readout == 0.0 or not part.edges:
             return part.edges
-        grid, intrinsics = self.predictor.grid, self.graph.intrinsics
-        twists = self.graph.twists([keyframes[k].frame.index for k in part.numbers])
+        grid, intrinsics = self.predictor.grid, self._intrinsics
+        indices = [keyframes[k].frame.index for k in part.numbers]
+        twists = self.graph.twists(indices, self._until)
         twist = dict(zip(part.numbers, twists, strict=True))
         T_WC = torch.stack([torch.stack([keyframes[k].T_WC for k in e]) for e in part.edges])
         T_ji = relative(T_WC[:, 0], T_WC[:, 1])
@@ -330,19 +362,25 @@ class Backend:
             out[i, j] = unroll(grid.pixel, value, part.edges[i, j], T, intrinsics, shutter)
         return out
 
-    def _adopt(self, part: Part, result: BundleAdjustment) -> None:
+    def _adopt(
+        self, keyframes: Sequence[Keyframe], part: Part, result: BundleAdjustment
+    ) -> Sequence[Keyframe]:
+        """Keeps the result for publishing; returns the keyframes with it."""
         if sum(part.fixed) < 2:
-            result = in_scale_of(
-                torch.stack([self.graph.keyframe(k).T_WC for k in part.numbers]), result
-            )
-        self.last_cost = result.cost
+            result = in_scale_of(torch.stack([keyframes[k].T_WC for k in part.numbers]), result)
+        self.last_cost, self._intrinsics = result.cost, result.intrinsics
         if np.isfinite(result.focal_sigma):
             self.focal_sigma = result.focal_sigma
-        self.graph.adopt(
-            {k: result.T_WC[n] for n, k in enumerate(part.numbers) if not part.fixed[n]},
-            {k: result.depth[n] for n, k in enumerate(part.numbers) if not part.held[n]},
-            result.intrinsics,
-        )
+        ends = list(enumerate(part.numbers))
+        poses = {k: result.T_WC[n] for n, k in ends if not part.fixed[n]}
+        depths = {k: result.depth[n] for n, k in ends if not part.held[n]}
+        newest = len(keyframes) - 1
+        self._adjusted.append(Adjusted(poses, depths, result.intrinsics, newest))
+        out = list(keyframes)
+        for k in poses.keys() | depths.keys():
+            old = keyframes[k]
+            out[k] = replace(old, T_WC=poses.get(k, old.T_WC), depth=depths.get(k, old.depth))
+        return out
 
 
 def chunks(pairs: Sequence[Edge], size: int) -> Iterator[Sequence[Edge]]:

@@ -31,19 +31,26 @@ class FlowSettings(Section):
         maximum=1.0,
     )
     long_side: int = setting(
-        400, unit="px", help="long side of the working images", minimum=64, maximum=4096
+        400,
+        unit="px",
+        help="long side of the working images (up to 2 : 1)",
+        minimum=64,
+        maximum=4096,
     )
     grid_stride: int = setting(
         4, unit="px", help="distance of the pixels that keep depth", minimum=1, maximum=64
     )
     tracking_finest_scale: int = setting(
-        1, help="patch search stops at 1/2^n when tracking", minimum=0, maximum=4
+        2, help="patch search stops at 1/2^n when tracking", minimum=0, maximum=4
     )
     keyframe_finest_scale: int = setting(
         1, help="patch search stops at 1/2^n between keyframes", minimum=0, maximum=4
     )
     tracking_iterations: int = setting(
         2, help="of Lucas-Kanade at full size, when tracking", minimum=0, maximum=50
+    )
+    half_size_iterations: int = setting(
+        2, help="of Lucas-Kanade at half size before them, when tracking", minimum=0, maximum=50
     )
     keyframe_iterations: int = setting(
         3, help="of Lucas-Kanade at full size, between keyframes", minimum=0, maximum=50
@@ -101,7 +108,7 @@ class TrackingSettings(Section):
     )
     minimum_points: int = setting(60, help="measurements that a pose needs", minimum=6)
     good_inliers: float = setting(
-        0.6, help="share below which the pose is tried anew", minimum=0.0, maximum=1.0
+        0.4, help="share below which the pose is tried anew", minimum=0.0, maximum=1.0
     )
     lost_inliers: float = setting(
         0.3, help="share below which the frame is lost", minimum=0.0, maximum=1.0
@@ -143,7 +150,7 @@ class KeyframeSettings(Section):
         0.3, unit="px", help="median motion below which a frame is posed and no more", minimum=0.0
     )
     match_fraction: float = setting(
-        0.5, help="matched share below which a frame becomes a keyframe", minimum=0.0, maximum=1.0
+        0.4, help="matched share below which a frame becomes a keyframe", minimum=0.0, maximum=1.0
     )
     flow: float = setting(
         0.08, unit="widths", help="median flow above which a frame becomes a keyframe", minimum=0.0
@@ -163,7 +170,7 @@ class StartSettings(Section):
     """Start-up from two views."""
 
     parallax: float = setting(
-        0.02, unit="widths", help="least median flow left after removing rotation", minimum=0.0
+        0.02, unit="widths", help="least RMS flow left after removing rotation", minimum=0.0
     )
     rotation_residual: float = setting(
         0.0015, unit="widths", help="least median residual of the best pure rotation", minimum=0.0
@@ -216,6 +223,7 @@ class RelocalizationSettings(Section):
     overlap: float = setting(
         0.15, help="matched share that dense flow must reach", minimum=0.0, maximum=1.0
     )
+    retried: int = setting(60, unit="frames", help="lost last, tried again at the end", minimum=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,6 +367,9 @@ class RunSettings(Section):
 
     out: str = setting("", help="folder of the results; empty = runs/<source>-<time>")
     realtime: bool = setting(False, help="paced by the time stamps; the newest frame wins")
+    ahead: int = setting(
+        4, unit="frames", help="that tracking may be ahead of the backend, offline", minimum=0
+    )
     threads: int = setting(2, help="of the kernels", minimum=1, maximum=256)
 
 

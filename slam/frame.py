@@ -131,6 +131,14 @@ class FrameRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Step:
+    """What became of one frame."""
+
+    record: FrameRecord  # as stored in the graph
+    T_WC: Tensor | None  # [7] its pose as published now; None = none: the start is on trial
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """An immutable view of the map for the viewer, exporters and evaluation."""
 

@@ -5,46 +5,41 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from slam.config import Config
 from slam.frame import (
+    SOLVED,
     Correspondence,
     Frame,
     FrameRecord,
     Image,
-    Intrinsics,
     Keyframe,
     PairGuess,
     PairPrediction,
+    Step,
     TrackResult,
     TrackState,
 )
-from slam.graph import Graph
-from slam.initialization import IDENTITY, spread, two_view_map
+from slam.graph import Graph, scale_change
+from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
 from slam.predictors import Predictor
+from slam.recovery import Attempt, induced_flow, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
 from slam.shutter import Shutter, unroll, velocity
+from slam.startup import Startup
 from slam.timing import Timings
 from slam.tracking import better, track, track_from_scratch
 
 log = logging.getLogger(__name__)
 
 NO_GUESS = PairGuess()
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What became of one frame."""
-
-    record: FrameRecord  # as stored in the graph
-    T_WC: Tensor | None  # [7] its pose as published now; None = none: the start is on trial
 
 
 class Frontend:
@@ -56,12 +51,14 @@ class Frontend:
         graph: Graph,
         config: Config,
         timings: Timings,
+        before_keyframe: Callable[[], None],
         on_keyframe: Callable[[int], None],
         good_start: Callable[[], bool],
         on_restart: Callable[[], None],
         focal_factors: Sequence[float] = (1.0,),
     ) -> None:
         """Args:
+        before_keyframe: called before each, to let the graph be brought up to date.
         on_keyframe: called with the number of each new keyframe.
         good_start: asked after the first keyframes whether their map is worth keeping.
         on_restart: called when a start is discarded.
@@ -71,21 +68,22 @@ class Frontend:
         self.graph = graph
         self.config = config
         self.timings = timings
+        self.before_keyframe = before_keyframe
         self.on_keyframe = on_keyframe
         self.good_start = good_start
         self.on_restart = on_restart
-        self.focal_factors = focal_factors
         self._early: deque[Frame] = deque(maxlen=config.start.remember)
+        self._lost: deque[Frame] = deque(maxlen=config.relocalization.retried)
         self._given = graph.intrinsics  # as they were before any map
         self._current = 0  # number of the keyframe tracked against
         self._on_trial, self._trials = True, 1
+        self._startup = Startup(predictor, config, timings, focal_factors)
         self._relocaliser = Relocaliser(predictor, config)
-        self._reference: Frame | None = None
-        self._between: list[Correspondence] = []  # the reference's pixels in the frames since
         self._mapped: tuple[int, Correspondence] | None = None  # what last fed a keyframe
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None
-        self._velocity = torch.tensor(IDENTITY, dtype=torch.float64)
+        self._last_frame: Frame | None = None  # the last one tracked, with its image
+        self._velocity = identity()
 
     def step(self, image: Image) -> Step:
         """Takes one image through tracking and mapping."""
@@ -103,22 +101,33 @@ class Frontend:
         return replace(step, T_WC=None) if self._on_trial else step
 
     def pose_early(self) -> None:
-        """Tracks the frames before the start, last first, then those within it, against the map."""
+        """Tracks the frames before the start, last first, then those within it, against the map.
+
+        And lost ones once more, against the keyframes around them.
+        """
         if len(self.graph) == 0:
             return
         reference = self.graph.keyframe(0).frame.index
-        pending = [f for f in self._early if self._pending(f)]
+        pending = [f for f in self._early if self._unposed(f)]
         before = [f for f in reversed(pending) if f.index < reference]
         within = [f for f in pending if f.index > reference]
-        for frames in (within, before):
-            self._current, self._guess, self._velocity = 0, NO_GUESS, identity()
-            self._last = self.graph.record(reference)
-            for frame in frames:
-                self._track(frame)
+        self._track_from(0, within)
+        self._track_from(0, before)
+        for frame in list(self._lost):
+            for number in nearest_in_time(self.graph.keyframes(), frame):
+                self._track_from(number, [frame] if self._unposed(frame) else [])
         self._early.clear()
+        self._lost.clear()
 
-    def _pending(self, frame: Frame) -> bool:
-        return self.graph.record(frame.index).state is TrackState.PENDING
+    def _track_from(self, number: int, frames: Sequence[Frame]) -> None:
+        """Tracks frames one after the other, the first against a keyframe from its pose."""
+        self._current, self._guess, self._velocity = number, NO_GUESS, identity()
+        self._last = self.graph.record(self.graph.keyframe(number).frame.index)
+        for frame in frames:
+            self._track(frame)
+
+    def _unposed(self, frame: Frame) -> bool:
+        return self.graph.record(frame.index).state not in SOLVED
 
     # --- start-up -----------------------------------------------------------------------------
 
@@ -128,44 +137,18 @@ class Frontend:
             frame.index, frame.time, frame.seconds, TrackState.PENDING, -1, identity(), None
         )
         self.graph.set_record(record)
-        if self._reference is None:
-            self._reference = frame
-            return Step(record, None)
-        pair = self._pair(self._reference, frame)
-        with self.timings.measure("start"):
-            found = two_view_map(
-                self.predictor.grid,
-                pair,
-                spread(self._between, self.config.start.between),
-                self._cameras(),
-                self.config,
-                last_chance=pair.match_fraction < self.config.start.match_fraction,
-            )
-        self._between.append(pair.forward)
+        found = self._startup.take(frame, self.graph.intrinsics)
         if found is None:
-            if pair.match_fraction < self.config.start.match_fraction:
-                self._renew_reference(frame)
             return Step(record, None)
-        log.info("map started at frame %d (reference %d)", frame.index, self._reference.index)
-        self.graph.adopt({}, {}, found.intrinsics)
-        keyframe = Keyframe(self._reference, identity(), found.depth)
+        reference, made = found.reference, found.map
+        log.info("map started at frame %d (reference %d)", frame.index, reference.index)
+        self.graph.adopt({}, {}, made.intrinsics)
+        keyframe = Keyframe(reference, identity(), made.depth)
         number = self._current = self.graph.add_keyframe(keyframe)
-        first = self.graph.record(self._reference.index)
+        first = self.graph.record(reference.index)
         self.graph.set_record(replace(first, state=TrackState.TRACKED, keyframe=number))
-        self._velocity, self._between = identity(), []
-        return self._publish(frame, number, found.T_ji, pair, TrackState.TRACKED)
-
-    def _cameras(self) -> list[Intrinsics]:
-        """The camera, or several where its focal length is a guess."""
-        fx, fy, cx, cy = self.graph.intrinsics
-        return [(factor * fx, factor * fy, cx, cy) for factor in self.focal_factors]
-
-    def _renew_reference(self, frame: Frame) -> None:
-        """A newer reference: half way between the old one and now, so that parallax is kept."""
-        assert self._reference is not None
-        since = [f for f in self._early if f.index > self._reference.index]
-        self._reference = since[len(since) // 2] if len(since) > 2 else frame
-        self._guess, self._between = NO_GUESS, []
+        self._velocity, self._guess = identity(), found.pair.flow
+        return self._publish(frame, number, made.T_ji, found.pair, TrackState.TRACKED)
 
     def _restart(self, frame: Frame) -> Step:
         """Discards a bad start: its frames are posed afterwards, like those before it."""
@@ -175,8 +158,9 @@ class Frontend:
         self.graph.clear(self._given)
         for record in self.graph.records():
             self.graph.set_record(replace(record, state=TrackState.PENDING, measurement=None))
-        self._reference, self._guess, self._last, self._on_trial = frame, NO_GUESS, None, True
-        self._mapped = None
+        self._startup.begin(frame)
+        self._guess, self._last, self._on_trial = NO_GUESS, None, True
+        self._mapped = self._last_frame = None
         return Step(self.graph.record(frame.index), None)
 
     # --- tracking -----------------------------------------------------------------------------
@@ -185,17 +169,20 @@ class Frontend:
         number = self._current
         keyframe = self.graph.keyframe(number)
         T_guess = self._predict(number)
-        pair = self._pair(keyframe.frame, frame)
-        with self.timings.measure("pose"):
-            result, measured = self._pose(keyframe, frame, pair, T_guess)
-        if not self._good(pair, result):
-            pair, result, measured = self._again(frame, keyframe, T_guess, pair, result, measured)
-        if self._lost(pair, result):
+        if self._guess.forward is None:
+            self._guess = self._induced(keyframe, T_guess)
+        attempt = self._attempt(keyframe, frame, T_guess)
+        if not attempt.good(self.config):
+            attempt = self._again(keyframe, frame, T_guess, attempt)
+        if not attempt.good(self.config) and self._last_becomes_keyframe():
+            return self._track(frame)
+        if attempt.lost(self.config):
             return self._recover(frame, number)
+        pair, result = attempt.pair, attempt.result
         if self._still(number, pair):
             return self._publish(frame, number, result.T_fk, pair, TrackState.TRACKED)
         with self.timings.measure("map"):
-            keyframe, T_fk = self._fuse(number, keyframe, measured, result.T_fk)
+            keyframe, T_fk = self._fuse(number, keyframe, attempt.measured, result.T_fk)
         if self._needs_keyframe(pair):
             return self._new_keyframe(frame, number, keyframe, T_fk)
         return self._publish(frame, number, T_fk, pair, TrackState.TRACKED)
@@ -215,23 +202,41 @@ class Frontend:
             self._mapped = last
         return still
 
+    def _induced(self, keyframe: Keyframe, T_fk: Tensor) -> PairGuess:
+        return induced_flow(self.predictor.grid, keyframe, T_fk, self.graph.intrinsics, self.config)
+
+    def _attempt(self, keyframe: Keyframe, frame: Frame, T_guess: Tensor) -> Attempt:
+        pair = self._pair(keyframe.frame, frame)
+        with self.timings.measure("pose"):
+            return Attempt(pair, *self._pose(keyframe, frame, pair, T_guess))
+
     def _again(
-        self,
-        frame: Frame,
-        keyframe: Keyframe,
-        T_guess: Tensor,
-        pair: PairPrediction,
-        result: TrackResult,
-        measured: Correspondence,
-    ) -> tuple[PairPrediction, TrackResult, Correspondence]:
-        """Measures without the last flow as a guess; keeps the better of the two."""
-        self._guess = NO_GUESS
-        fresh = self._pair(keyframe.frame, frame)
-        other, seen = self._pose(keyframe, frame, fresh, T_guess)
-        if better(result, other) is other:
-            return fresh, other, seen
-        self._guess = pair.flow
-        return pair, result, measured
+        self, keyframe: Keyframe, frame: Frame, T_guess: Tensor, attempt: Attempt
+    ) -> Attempt:
+        """Measures from other starts than the last flow, until one is good; keeps the best."""
+        starts = other_starts(
+            *(self.predictor.grid, keyframe, frame, T_guess),
+            *(self.graph.intrinsics, self._relocaliser, self.config),
+        )
+        for self._guess in starts:
+            other = self._attempt(keyframe, frame, T_guess)
+            if better(attempt.result, other.result) is other.result:
+                attempt = other
+            if attempt.good(self.config):
+                break
+        self._guess = attempt.pair.flow
+        return attempt
+
+    def _last_becomes_keyframe(self) -> bool:
+        """The last frame becomes a keyframe, where it was tracked and is not one yet."""
+        frame, record = self._last_frame, self._last
+        self._last_frame = None
+        if frame is None or record is None or record.index != frame.index:
+            return False
+        T_fk = se3_inv(self.graph.record(frame.index).T_kf)
+        number = record.keyframe
+        self._add_keyframe(frame, number, self.graph.keyframe(number), T_fk, record.state)
+        return True
 
     def _fuse(
         self, number: int, keyframe: Keyframe, measured: Correspondence, T_fk: Tensor
@@ -311,19 +316,6 @@ class Frontend:
         pixel, intrinsics = self.predictor.grid.pixel, self.graph.intrinsics
         return unroll(pixel, keyframe.depth.value, measured, T_fk, intrinsics, shutter)
 
-    def _good(self, pair: PairPrediction, result: TrackResult) -> bool:
-        settings = self.config.tracking
-        enough = pair.match_fraction >= self.config.keyframes.match_fraction / 2
-        return enough and result.inlier_fraction >= settings.good_inliers
-
-    def _lost(self, pair: PairPrediction, result: TrackResult) -> bool:
-        settings = self.config.tracking
-        return (
-            result.count < settings.minimum_points
-            or pair.match_fraction < settings.lost_matches
-            or result.inlier_fraction < settings.lost_inliers
-        )
-
     def _needs_keyframe(self, pair: PairPrediction) -> bool:
         settings = self.config.keyframes
         limit = settings.trial_flow if self._on_trial else settings.flow
@@ -335,13 +327,18 @@ class Frontend:
     def _new_keyframe(self, frame: Frame, number: int, old: Keyframe, T_fk: Tensor) -> Step:
         """The frame becomes a keyframe; its depth starts from the old one's."""
         self._remember_velocity(number, T_fk)
-        return self._add_keyframe(frame, old, T_fk, TrackState.TRACKED)
+        return self._add_keyframe(frame, number, old, T_fk, TrackState.TRACKED)
 
-    def _add_keyframe(self, frame: Frame, old: Keyframe, T_fk: Tensor, state: TrackState) -> Step:
-        depth = hand_on(
-            self.predictor.grid, old.depth, T_fk, self.graph.intrinsics, self.config.mapping
-        )
-        T_WC = se3_mul(old.T_WC, se3_inv(T_fk))
+    def _add_keyframe(
+        self, frame: Frame, number: int, old: Keyframe, T_fk: Tensor, state: TrackState
+    ) -> Step:
+        """Args: old: keyframe `number` as it was when T_fk was solved."""
+        self.before_keyframe()
+        now, intrinsics = self.graph.keyframe(number), self.graph.intrinsics
+        T_fk = T_fk.clone()
+        T_fk[:3] *= scale_change(old.depth, now.depth)
+        depth = hand_on(self.predictor.grid, now.depth, T_fk, intrinsics, self.config.mapping)
+        T_WC = se3_mul(now.T_WC, se3_inv(T_fk))
         number = self._current = self.graph.add_keyframe(Keyframe(frame, T_WC, depth))
         self._guess = NO_GUESS
         step = self._store(frame, number, identity(), None, state)
@@ -357,13 +354,14 @@ class Frontend:
         with self.timings.measure("relocalise"):
             found = self._relocaliser.find(self.graph.keyframes(), frame, self.graph.intrinsics)
         if found is None:
+            self._lost.append(frame)
             last = self._last
             T_kf = identity() if last is None else self.graph.record(last.index).T_kf
             number = number if last is None else last.keyframe
             return self._store(frame, number, T_kf, None, TrackState.LOST)
         log.info("relocalised at frame %d against keyframe %d", frame.index, found.keyframe)
-        old = self.graph.keyframe(found.keyframe)
-        return self._add_keyframe(frame, old, found.T_fk, TrackState.RELOCALISED)
+        number, state = found.keyframe, TrackState.RELOCALISED
+        return self._add_keyframe(frame, number, self.graph.keyframe(number), found.T_fk, state)
 
     # --- records ------------------------------------------------------------------------------
 
@@ -376,6 +374,7 @@ class Frontend:
         self, frame: Frame, number: int, T_fk: Tensor, pair: PairPrediction, state: TrackState
     ) -> Step:
         self._remember_velocity(number, T_fk)
+        self._last_frame = frame
         return self._store(frame, number, se3_inv(T_fk), pair.forward, state)
 
     def _store(
@@ -391,8 +390,3 @@ class Frontend:
         self.graph.set_record(record)
         self._last = record
         return Step(record, self.graph.T_WC(record))
-
-
-def identity() -> Tensor:
-    """The unit pose [7]."""
-    return torch.tensor(IDENTITY, dtype=torch.float64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from slam.frame import (
     Keyframe,
     Snapshot,
 )
-from slam.lie import se3_mul
+from slam.lie import se3_inv, se3_mul
 from slam.shutter import velocity
 
 FAR = 0.5  # s between two poses beyond which they do not tell a velocity
@@ -149,19 +149,41 @@ class Graph:
         poses: Mapping[int, Tensor],
         depths: Mapping[int, InverseDepth],
         intrinsics: Intrinsics | None = None,
+        newest: int | None = None,
     ) -> None:
         """Takes over optimised keyframes; their frames follow.
 
-        Args: poses: number to T_WC [7]; depths: number to depths on its grid.
+        Args:
+            poses: number to T_WC [7].
+            depths: number to depths on its grid.
+            newest: the last keyframe that the optimisation knew; those since follow it, in its
+                scale. None = there are none since.
         """
         with self._lock:
+            since = [] if newest is None else range(newest + 1, len(self._keyframes))
+            before = self._keyframes[newest] if newest is not None and len(since) else None
             for number, depth in depths.items():
-                old = self._keyframes[number].depth
-                self._rescale(number, scale_change(old, depth))
+                self._rescale(number, scale_change(self._keyframes[number].depth, depth))
                 self.set_depth(number, depth)
             for number, T_WC in poses.items():
                 self._keyframes[number] = replace(self._keyframes[number], T_WC=T_WC.clone())
             self._intrinsics = intrinsics or self._intrinsics
+            if before is not None and newest is not None:
+                self._follow(before, self._keyframes[newest], since)
+
+    def _follow(self, before: Keyframe, after: Keyframe, numbers: Iterable[int]) -> None:
+        """Moves keyframes and their depths as one of them moved."""
+        scale = scale_change(before.depth, after.depth)
+        for number in numbers:
+            keyframe = self._keyframes[number]
+            T = se3_mul(se3_inv(before.T_WC), keyframe.T_WC)
+            T[:3] *= scale
+            T[3:] /= T[3:].norm()  # or rounding would double from one keyframe to the next
+            value, information = keyframe.depth.value, keyframe.depth.information
+            depth = InverseDepth(value / scale, information * scale**2)
+            moved = replace(keyframe, T_WC=se3_mul(after.T_WC, T), depth=depth)
+            self._keyframes[number] = moved
+            self._rescale(number, scale)
 
     def _rescale(self, number: int, scale: float) -> None:
         for index in self._frames_of.get(number, ()):
@@ -199,13 +221,16 @@ class Graph:
         with self._lock:
             return se3_mul(self._keyframes[record.keyframe].T_WC, record.T_kf)
 
-    def twists(self, indices: Sequence[int]) -> Tensor:
+    def twists(self, indices: Sequence[int], until: int | None = None) -> Tensor:
         """How points move in the camera's frame at some images, per second [N, 6].
 
         By the images before and after; 0 where no two solved poses within FAR of each other tell.
+
+        Args: until: index of the last image that counts; None = all of them.
         """
         with self._lock:
-            ends = [self._around(index) for index in indices]
+            end = len(self._order) if until is None else bisect_right(self._order, until)
+            ends = [self._around(index, end) for index in indices]
             told = [n for n, pair in enumerate(ends) if pair is not None]
             out = torch.zeros(len(indices), 6, dtype=torch.float64)
             if told:
@@ -215,9 +240,9 @@ class Graph:
                 out[told] = velocity(*poses, torch.tensor(seconds, dtype=torch.float64)[:, None])
             return out
 
-    def _around(self, index: int) -> tuple[FrameRecord, FrameRecord] | None:
+    def _around(self, index: int, end: int) -> tuple[FrameRecord, FrameRecord] | None:
         place = bisect_left(self._order, index)
-        near = [self._records[i] for i in self._order[max(0, place - 1) : place + 2]]
+        near = [self._records[i] for i in self._order[max(0, place - 1) : min(place + 2, end)]]
         near = [r for r in near if r.keyframe >= 0 and r.state in SOLVED]
         if len(near) < 2 or not 0 < near[-1].seconds - near[0].seconds < FAR:
             return None

@@ -71,7 +71,9 @@ def two_view_map(
     if not maps or maps[0].known_fraction < start.known_fraction:
         return None
     best = maps[0]
-    seen = parallax(first, second, se3_matrix(best.T_ji).numpy(), best.intrinsics) / grid.width
+    known = known_depths(best.depth, start)[valid]
+    seen = parallax(first, second, known, se3_matrix(best.T_ji).numpy(), best.intrinsics)
+    seen /= grid.width
     if seen < start.parallax or (_ambiguous(maps, start) and not last_chance):
         return None
     return best
@@ -118,11 +120,19 @@ def rotation_residual(first: np.ndarray, second: np.ndarray, intrinsics: Intrins
 
 
 def parallax(
-    first: np.ndarray, second: np.ndarray, T_ji: np.ndarray, intrinsics: Intrinsics
+    first: np.ndarray,
+    second: np.ndarray,
+    known: np.ndarray,
+    T_ji: np.ndarray,
+    intrinsics: Intrinsics,
 ) -> float:
-    """Median flow in px that is left when the rotation of T_ji [4, 4] is taken out."""
+    """Root mean square flow in px that is left when the rotation of T_ji [4, 4] is taken out.
+
+    What the views tell of the motion grows with its square: a camera that moves ahead learns it
+    from the near, and the far costs nothing. Matches whose depth is not known [N] count as none.
+    """
     turned = _project(bearings(first, intrinsics) @ T_ji[:3, :3].T, intrinsics)
-    return float(np.median(np.linalg.norm(second - turned, axis=1)))
+    return float(np.sqrt(np.mean(known * ((second - turned) ** 2).sum(axis=1))))
 
 
 def bearings(pixel: np.ndarray, intrinsics: Intrinsics) -> np.ndarray:
@@ -186,7 +196,7 @@ def _refine(
     filled = [_fill(d) for d in depths]
     if any(d is None for d in filled):
         return None
-    world = torch.tensor(IDENTITY, dtype=torch.float64)
+    world = identity()
     state = BundleAdjustment(
         torch.stack([world, se3_inv(T_ji)]),
         tuple(d for d in filled if d is not None),
@@ -219,7 +229,7 @@ def _scaled(
     pair: PairPrediction, result: BundleAdjustment, start: StartSettings
 ) -> TwoViewMap | None:
     depth = result.depth[0]
-    known = depth.information > (start.known_sigma * depth.value) ** -2
+    known = torch.from_numpy(known_depths(depth, start))
     weight = pair.forward.weight
     if not known.any():
         return None
@@ -235,7 +245,23 @@ def _scaled(
     )
 
 
-def spread(values: list[Correspondence], count: int) -> list[Correspondence]:
+def identity() -> Tensor:
+    """The unit pose [7]."""
+    return torch.tensor(IDENTITY, dtype=torch.float64)
+
+
+def known_depths(depth: InverseDepth, start: StartSettings) -> np.ndarray:
+    """Which depths [P] are known well enough to count."""
+    return (depth.information > (start.known_sigma * depth.value) ** -2).numpy()
+
+
+def spread(values: Sequence[Correspondence], count: int) -> Sequence[Correspondence]:
     """At most `count` of the values, evenly spread, without the ends."""
     step = len(values) / (count + 1)
     return [values[round(step * (n + 1))] for n in range(count)] if step >= 1 else values
+
+
+def with_focal_factors(intrinsics: Intrinsics, factors: Sequence[float]) -> list[Intrinsics]:
+    """The camera, or several where its focal length is a guess."""
+    fx, fy, cx, cy = intrinsics
+    return [(factor * fx, factor * fy, cx, cy) for factor in factors]

@@ -240,8 +240,10 @@ def _share(share: Tensor | float, like: Tensor) -> Tensor:
 
 
 def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Both with the same leading dimensions."""
-    shape = torch.broadcast_shapes(a.shape[:-1], b.shape[:-1])
+    """Both with the same leading dimensions; not by torch.broadcast_shapes, which imports sympy."""
+    if a.shape[:-1] == b.shape[:-1]:
+        return a, b
+    shape = torch.broadcast_tensors(a[..., :1], b[..., :1])[0].shape[:-1]
     return a.expand(*shape, a.shape[-1]), b.expand(*shape, b.shape[-1])
 
 

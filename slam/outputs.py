@@ -24,8 +24,7 @@ from slam.densification import densify
 from slam.evaluation import EvaluationResult, evaluate
 from slam.evaluation.report import plot_run, write_map_picture
 from slam.export import choose_voxel_size, voxel_downsample, write_ply
-from slam.frame import SOLVED, FrameRecord, InverseDepth, Snapshot, TrackState
-from slam.frontend import Step
+from slam.frame import SOLVED, FrameRecord, InverseDepth, Snapshot, Step, TrackState
 from slam.mapcloud import point_cloud
 from slam.predictors import Grid
 from slam.sources import Source

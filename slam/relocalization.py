@@ -64,6 +64,16 @@ class Relocaliser:
                 return Relocalisation(number, found.T_fk)
         return None
 
+    def from_features(
+        self, keyframe: Keyframe, frame: Frame, intrinsics: Intrinsics
+    ) -> Tensor | None:
+        """T_fk [7] from feature matches with one keyframe alone, unverified; None = too few."""
+        settings = self.config.relocalization
+        matches = match(self._corners(keyframe), orb(frame.features, settings.features))
+        if len(matches[0]) < settings.minimum_matches:
+            return None
+        return self._pose(keyframe, *matches, intrinsics)
+
     def _corners(self, keyframe: Keyframe) -> Corners:
         index = keyframe.frame.index
         if index not in self._known:

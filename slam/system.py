@@ -12,8 +12,8 @@ import torch
 from slam.backend import Backend, step_aside
 from slam.camera import Camera
 from slam.config import Config
-from slam.frame import Image, Keyframe
-from slam.frontend import Frontend, Step
+from slam.frame import Image, Keyframe, Step
+from slam.frontend import Frontend
 from slam.graph import Graph
 from slam.predictors import make_predictor
 from slam.refinement import fill_gaps, refine_frames
@@ -25,8 +25,9 @@ WAIT = "wait for backend"  # stage of the frontend
 class Slam:
     """Feed it images in the order of time; `finish`, then read `graph`.
 
-    Offline, the frontend waits for the backend after each keyframe, so that a run is the same
-    every time. With `config.run.realtime` it never waits.
+    Offline, the frontend is at most `config.run.ahead` frames ahead of the backend, and takes over
+    what that found at a frame that does not depend on how fast either is: a run is the same every
+    time. With `config.run.realtime` it never waits.
     """
 
     def __init__(self, camera: Camera, config: Config, *, calibrated: bool = True) -> None:
@@ -50,12 +51,14 @@ class Slam:
             self.graph,
             config,
             self.timings,
+            before_keyframe=self._catch_up if not config.run.realtime else lambda: None,
             on_keyframe=self._on_keyframe,
             good_start=self._good_start,
             on_restart=self.backend.reset,
             focal_factors=(1.0,) if calibrated else config.focal.start_factors(),
         )
         self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._ahead: int | None = None  # frames since the keyframe at work; None = none is
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="backend", daemon=True)
         self._thread.start()
@@ -63,13 +66,19 @@ class Slam:
     def feed(self, image: Image) -> Step:
         """Takes one image; raises here what went wrong in the backend."""
         self._check()
+        if self._ahead is not None:
+            if self._ahead >= self.config.run.ahead:
+                self._catch_up()
+            else:
+                self._ahead += 1
         return self.frontend.step(image)
 
     def finish(self) -> None:
         """Drains the backend, poses the early frames, adjusts everything, poses every frame."""
-        self._drain()
+        self._catch_up()
         with self.timings.measure("final early frames"):
             self.frontend.pose_early()
+            self._catch_up()
         self._tasks.put(self.backend.finish)
         self._drain()
         with self.timings.measure("final poses"):
@@ -93,21 +102,31 @@ class Slam:
         self.predictor.close()
 
     def _on_keyframe(self, number: int) -> None:
-        self._tasks.put(lambda: self.backend.step(number))
-        if not self.config.run.realtime:
-            self._wait()
+        if self.config.run.realtime:
+            self._tasks.put(lambda: self._adjust(self.graph.keyframes()[: number + 1]))
+            return
+        keyframes = self.graph.keyframes()[: number + 1]
+        self._tasks.put(lambda: self.backend.step(keyframes))
+        self._ahead = 0
+
+    def _adjust(self, keyframes: list[Keyframe]) -> None:
+        self.backend.step(keyframes)
+        self.backend.publish()
 
     def _good_start(self) -> bool:
         """Whether the first keyframes explain their measurements and know their depths."""
-        self._wait()
+        self._catch_up()
         start = self.config.start
         known = max(known_share(k, self.config) for k in self.graph.keyframes())
         return self.backend.last_cost < start.trial_cost and known > start.trial_known
 
-    def _wait(self) -> None:
-        """Lets the backend catch up while the frontend has a frame in hand."""
+    def _catch_up(self) -> None:
+        """Lets the backend end what it does while the frontend waits; takes over what it found."""
         with self.timings.measure(WAIT):
             self._drain()
+        if self._ahead is not None:
+            self._ahead = None
+            self.backend.publish()
 
     def _drain(self) -> None:
         self._tasks.join()

@@ -34,6 +34,8 @@ ORDER = [
     "retrieval",
     "initialization",
     "relocalization",
+    "recovery",
+    "startup",
     "graph",
     "refinement",
     "frontend",
@@ -50,6 +52,7 @@ ORDER = [
     "arguments",
     "bench",
     "doctor",
+    "download",
     "cli",
     "__main__",
 ]

@@ -156,7 +156,8 @@ def test_mixed_is_dis_where_dis_is_sure_or_has_a_guess(
 
     monkeypatch.setattr(RaftFlow, "__call__", unwanted)
     with closing(learned(weights, "mixed")) as predictor:
-        dis = FlowPredictor(640, 480, FlowSettings())
+        finest = FlowSettings().keyframe_finest_scale
+        dis = FlowPredictor(640, 480, FlowSettings(tracking_finest_scale=finest))
         near = [predictor.encode(image(n)) for n in NEAR]
         far = [predictor.encode(image(n)) for n in FAR]
         zero = PairGuess(torch.zeros(HEIGHT, WIDTH, 2), None)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from sequences import SAMPLE
+from sequences import SAMPLE, cut_sample
 from torch import Tensor
 
-from slam.config import FlowSettings
-from slam.frame import Image, PairGuess, PairPrediction
+from slam.config import Config, FlowSettings
+from slam.frame import Frame, Image, InverseDepth, Keyframe, PairGuess, PairPrediction, TrackState
+from slam.frontend import Frontend
+from slam.initialization import identity
 from slam.predictors import FlowPredictor
 from slam.predictors.photometry import Exposure, equalise, fit_exposure
+from slam.recovery import other_starts
+from slam.relocalization import Relocaliser
+from slam.sources import open_source
+from slam.system import Slam
 
 SIZE = (320, 240)
 OFF = replace(FlowSettings(), exposure_tolerance=100.0)
@@ -189,3 +196,114 @@ def test_flow_from_nothing_forgets_the_flow_before(view: View) -> None:
         after = predictor.pair(here, there, PairGuess())
     assert torch.equal(before.forward.target, after.forward.target)
     assert torch.equal(before.backward.weight, after.backward.weight)
+
+
+def leap(T_guess: Tensor) -> tuple[float, list[float]]:
+    """Matched share of a wall after a leap sideways of 2/5 of the view.
+
+    Returns that of flow from nothing, and those from each of the other starts.
+    """
+    config = Config()
+    image = cv2.imread(str(sorted((SAMPLE / "rgb").iterdir())[200]))[..., ::-1]
+    wide = cv2.resize(image, (480, 360), interpolation=cv2.INTER_AREA)
+    views = [wide[60:300, left : left + SIZE[0]] for left in (0, LEAP)]
+    with flow(config.flow) as predictor:
+        frames = [
+            Frame(n, n / 30, n / 30, predictor.features(np.ascontiguousarray(v)))
+            for n, v in enumerate(views)
+        ]
+        count = len(predictor.grid.pixel)
+        depth = InverseDepth(torch.ones(count), torch.full((count,), 1e3))
+        starts = other_starts(
+            *(predictor.grid, Keyframe(frames[0], identity(), depth), frames[1], T_guess, CAMERA),
+            *(Relocaliser(predictor, config), config),
+        )
+        features = [f.features for f in frames]
+        nothing = predictor.pair(*features, PairGuess())
+        return nothing.match_fraction, [predictor.pair(*features, s).match_fraction for s in starts]
+
+
+LEAP = 128  # px
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_after_a_leap_flow_starts_from_the_motion_or_from_features(known: bool) -> None:
+    T_guess = identity()
+    if known:
+        T_guess[0] = -LEAP / CAMERA[0]
+    nothing, (moved, again, features) = leap(T_guess)
+    assert again == nothing < 0.1  # of the 0.6 that both views show
+    assert features > 0.5
+    assert (moved > 0.5) == known
+
+
+# --- whole runs ----------------------------------------------------------------------------------
+
+
+def run(
+    folder: Path,
+    frames: Sequence[int],
+    *,
+    change: Callable[[int, np.ndarray], np.ndarray] | None = None,
+    relocalization: dict[str, int] | None = None,
+    **keyframes: float,
+) -> Slam:
+    """A run, small, over frames of the sample. Closed, but its graph is as it was."""
+    source = open_source(cut_sample(folder / "cut", frames, change=change))
+    config = Config()
+    config = replace(
+        config,
+        flow=replace(config.flow, long_side=160),
+        keyframes=replace(config.keyframes, **keyframes),
+        relocalization=replace(config.relocalization, **(relocalization or {})),
+        bundle_adjustment=replace(config.bundle_adjustment, global_rounds=1),
+    )
+    with closing(Slam(source.camera, config)) as slam:
+        for image in source.images():
+            slam.feed(image)
+        slam.finish()
+    return slam
+
+
+def states(slam: Slam) -> list[TrackState]:
+    return [record.state for record in slam.graph.records()]
+
+
+def test_a_blurred_frame_waits_for_a_sharper_keyframe(tmp_path: Path) -> None:
+    blurred = {n for n in range(16, 60) if n % 6 < 4}
+
+    def change(place: int, image: np.ndarray) -> np.ndarray:
+        return smeared(image, 25) if place in blurred else image
+
+    for least, waits in ((0.5, True), (0.0, False)):
+        slam = run(tmp_path / str(waits), range(40, 88), change=change, sharpness=least)
+        made = {k.frame.index for k in slam.graph.keyframes()}
+        assert blurred.isdisjoint(made) == waits
+        assert states(slam) == [TrackState.TRACKED] * 48
+
+
+def test_the_last_frame_becomes_a_keyframe_before_all_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {"flow": 10.0, "match_fraction": 0.0, "trial_flow": 0.06}
+    frames = range(30, 126, 3)
+    kept = run(tmp_path / "kept", frames, **few)
+    monkeypatch.setattr(Frontend, "_last_becomes_keyframe", lambda _: False)
+    left = run(tmp_path / "left", frames, **few)
+    assert states(kept) == [TrackState.TRACKED] * len(frames)
+    assert TrackState.LOST in states(left)
+
+
+def test_a_lost_frame_is_tried_again_at_the_end(tmp_path: Path) -> None:
+    place = 16
+    frames = [*range(30, 62, 2), 120, *range(62, 122, 2)]  # a glance ahead
+    for retried in (60, 0):
+        slam = run(tmp_path / str(retried), frames, relocalization={"retried": retried})
+        found = states(slam)
+        assert found.pop(place) is (TrackState.RELOCALISED if retried else TrackState.LOST)
+        assert set(found) == {TrackState.TRACKED}
+        same_view = slam.graph.T_WC(slam.graph.record(len(frames) - 1))
+        there = slam.graph.T_WC(slam.graph.record(place))
+        away = slam.graph.T_WC(slam.graph.record(place - 1))
+        apart, way = (float((T - same_view)[:3].norm()) for T in (there, away))
+        assert (apart < 0.02 * way) == bool(retried)

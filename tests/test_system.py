@@ -15,8 +15,7 @@ from sequences import cut_sample
 from slam.backend import Backend
 from slam.camera import Camera
 from slam.config import Config
-from slam.frame import Image, TrackState
-from slam.frontend import Step
+from slam.frame import Image, Step, TrackState
 from slam.mapping import covisibility, relative
 from slam.sources import open_source
 from slam.system import Slam

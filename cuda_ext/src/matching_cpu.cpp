@@ -11,6 +11,8 @@ void match_ray_range(const RayMatching& m, int64_t begin, int64_t end);
 void refine_match_range(const MatchRefinement& m, int64_t begin, int64_t end);
 namespace {
 
+static_assert(kLanes == kChannels, "a group of channels is one vector");
+
 HD float lane_sum(Lanes a) {
   typedef float Half __attribute__((vector_size(16)));
   Half low, high;

@@ -84,10 +84,24 @@ class FlowPredictor:
         settings = self.settings
         start = np.empty(0) if guess is None else guess.numpy().copy()
         found = self._solver(fine, guess is not None).calc(first.numpy(), second.numpy(), start)
-        iterations = settings.keyframe_iterations if fine else settings.tracking_iterations
         flow = torch.from_numpy(found)
+        if not fine and settings.half_size_iterations > 0:
+            flow = self._at_half_size(first, second, flow)
+        iterations = settings.keyframe_iterations if fine else settings.tracking_iterations
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
-        return found
+        return flow.numpy()
+
+    def _at_half_size(self, first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
+        """The flow [h, w, 2] px, refined where it is cheap: what is left is a fraction of a px."""
+        size = (self.grid.width, self.grid.height)
+        small = resized(flow, (size[0] // 2, size[1] // 2)) / 2
+        kernels.refine_flow(
+            *(resized(grey, (size[0] // 2, size[1] // 2)) for grey in (first, second)),
+            small,
+            radius=self.settings.window,
+            iterations=self.settings.half_size_iterations,
+        )
+        return 2 * resized(small, size, cv2.INTER_LINEAR)
 
     def _solver(self, fine: bool, guided: bool) -> cv2.DISOpticalFlow:
         """A solver of this thread: they keep buffers and are not to be shared.
@@ -141,9 +155,14 @@ def new_solver(settings: FlowSettings, finest_scale: int) -> cv2.DISOpticalFlow:
     return solver
 
 
+def resized(image: Tensor, size: tuple[int, int], how: int = cv2.INTER_AREA) -> Tensor:
+    """An image [h, w, ...] at another size (width, height) px."""
+    return torch.from_numpy(cv2.resize(image.numpy(), size, interpolation=how))
+
+
 def smaller_eigenvalue(grey: np.ndarray) -> np.ndarray:
     """Smaller eigenvalue [h, w] of the structure tensor over 7x7 px, grey^2/px^2."""
-    gx = cv2.Sobel(grey, cv2.CV_32F, 1, 0, scale=1 / 8)
-    gy = cv2.Sobel(grey, cv2.CV_32F, 0, 1, scale=1 / 8)
-    xx, yy, xy = (cv2.boxFilter(p, -1, (7, 7)) for p in (gx * gx, gy * gy, gx * gy))
-    return (xx + yy) / 2 - np.sqrt(((xx - yy) / 2) ** 2 + xy * xy)
+    side, aperture = 7, 3
+    summed = cv2.cornerMinEigenVal(grey, side, ksize=aperture)  # of 49 gradients, each times:
+    times = 8 / (2 ** (aperture - 1) * side * 255)
+    return summed * np.float32(1 / (times * side) ** 2)

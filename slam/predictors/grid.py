@@ -56,6 +56,9 @@ class Grid:
 def working_size(width: int, height: int, long_side: int) -> tuple[int, int]:
     """(width, height) px of the image scaled down to `long_side`; never scaled up, even sizes.
 
+    Images of more than 2 : 1 are scaled down to half of it on their short side instead: there
+    is little else to see in the height of theirs.
+
     Raises ValueError for images too small to measure flow in.
     """
     if min(width, height) < SMALLEST:
@@ -63,5 +66,5 @@ def working_size(width: int, height: int, long_side: int) -> tuple[int, int]:
             f"images want at least {SMALLEST} px on each side, got {width} x {height}; "
             "take larger ones"
         )
-    scale = min(1.0, long_side / max(width, height))
+    scale = min(1.0, max(long_side / max(width, height), long_side / 2 / min(width, height)))
     return max(2, round(width * scale / 2) * 2), max(2, round(height * scale / 2) * 2)

@@ -73,21 +73,22 @@ def fit_exposure(first: np.ndarray, second: np.ndarray, flow: np.ndarray | None)
     if len(a) < FEWEST:
         return Exposure()
     weight = np.ones_like(a)
-    gain, bias = 1.0, 0.0
+    gain, bias, mean_a = 1.0, 0.0, 128.0
     for _ in range(ROUNDS):
-        mean_a, mean_b = np.average(a, weights=weight), np.average(b, weights=weight)
-        spread_a = np.sqrt(np.average((a - mean_a) ** 2, weights=weight))
-        spread_b = np.sqrt(np.average((b - mean_b) ** 2, weights=weight))
+        weight /= weight.sum()
+        mean_a, mean_b = float(weight @ a), float(weight @ b)
+        spread_a = np.sqrt(weight @ (a - mean_a) ** 2)
+        spread_b = np.sqrt(weight @ (b - mean_b) ** 2)
         if min(spread_a, spread_b) < 1e-3:
             return Exposure()
-        gain = spread_b / spread_a
+        gain = float(spread_b / spread_a)
         bias = mean_b - gain * mean_a
         residual = np.abs(gain * a + bias - b)
         scale = 1.5 * np.median(residual) + 1e-3
         weight = 1 / (1 + (residual / scale) ** 2)
     if np.median(np.abs(gain * a + bias - b)) > EXPLAINED * np.median(np.abs(a - b)):
         return Exposure()
-    return Exposure(float(gain), float(bias), float(np.average(a, weights=weight)))
+    return Exposure(gain, bias, mean_a)
 
 
 def _compared(
@@ -100,7 +101,7 @@ def _compared(
     a, b = _thumbnail(first, size), _thumbnail(second, size)
     if flow is not None:
         scale = np.array([size[0] / width, size[1] / height], np.float32)
-        moved = cv2.resize(flow, size, interpolation=cv2.INTER_AREA) * scale
+        moved = cv2.resize(flow, size, interpolation=cv2.INTER_NEAREST) * scale
         v, u = np.mgrid[: size[1], : size[0]].astype(np.float32)
         b = cv2.remap(
             *(b, u + moved[..., 0], v + moved[..., 1], cv2.INTER_LINEAR),
@@ -113,9 +114,9 @@ def _compared(
 
 def _thumbnail(grey: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The image averaged over cells, float32; NaN where pixels are clipped."""
-    clipped = ((grey <= DARKEST) | (grey >= BRIGHTEST)).astype(np.float32)
+    usable = cv2.inRange(grey, DARKEST + 1, BRIGHTEST - 1)  # 255 or 0
     mean = cv2.resize(grey, size, interpolation=cv2.INTER_AREA).astype(np.float32)
-    mean[cv2.resize(clipped, size, interpolation=cv2.INTER_AREA) > CLIPPED] = np.nan
+    mean[cv2.resize(usable, size, interpolation=cv2.INTER_AREA) < 255 * (1 - CLIPPED)] = np.nan
     return mean
 
 

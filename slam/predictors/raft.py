@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from dataclasses import replace
 
 import torch
 
@@ -65,7 +66,8 @@ class RaftFlowPredictor:
         Raises ValueError where the working images are too large to compare all of their cells.
         """
         self.settings = settings
-        self._dis = FlowPredictor(width, height, settings)
+        finely = replace(settings, tracking_finest_scale=settings.keyframe_finest_scale)
+        self._dis = FlowPredictor(width, height, finely)  # beside RAFT it costs next to nothing
         self._raft = RaftFlow(network, settings.raft_iterations)
         self.grid = self._dis.grid
         if self.grid.width * self.grid.height > MOST_CELLS * CELL**2:
