@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Literal
 
 from slam.data import data_path
+from slam.pointmap_settings import MatchingSettings
 from slam.settings import Section, read_settings, setting, to_yaml, with_overrides
 
-__all__ = ["Config", "load_config", "to_yaml"]
+__all__ = ["Config", "MatchingSettings", "load_config", "to_yaml"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +60,7 @@ class FlowSettings(Section):
     )
     window: int = setting(2, help="its windows have 4 n + 2 px a side", minimum=0, maximum=20)
     patch_stride: int = setting(
-        4,
-        unit="px",
-        help="distance of the 8 x 8 px patches that are searched",
-        minimum=1,
-        maximum=8,
+        4, unit="px", help="distance of the 8 x 8 px patches searched", minimum=1, maximum=8
     )
     descents: int = setting(6, help="iterations of a patch's search", minimum=1)
     refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
@@ -389,6 +386,7 @@ class Config(Section):
     start: StartSettings = StartSettings()
     tracking: TrackingSettings = TrackingSettings()
     mapping: MappingSettings = MappingSettings()
+    matching: MatchingSettings = MatchingSettings()
     keyframes: KeyframeSettings = KeyframeSettings()
     relocalization: RelocalizationSettings = RelocalizationSettings()
     bundle_adjustment: BundleAdjustmentSettings = BundleAdjustmentSettings()

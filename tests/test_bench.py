@@ -302,6 +302,8 @@ def test_twins_agree_with_the_kernels(device: torch.device) -> None:
         "dense_ba_step",
         "unroll_target",
         "refine_flow",
+        "match_rays",
+        "refine_matches",
     }
     for case in cases:
         native, twin = case.native(), case.twin()
@@ -348,6 +350,8 @@ def test_kernel_times_are_printed_and_written(
         assert row["times_faster"] == pytest.approx(row["torch_ms"] / row["native_ms"])
         rate = row["megabytes"] / row["native_ms"]
         assert row["gigabytes_per_s"] == pytest.approx(rate)
+        matching = row["kernel"] in ("match_rays", "refine_matches")
+        assert (row["matches_per_s"] > 1e4) == matching
         assert row["difference"] < 5e-3
 
 

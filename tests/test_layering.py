@@ -15,6 +15,7 @@ ORDER = [
     "settings",
     "lie",
     "camera",
+    "pointmap_settings",
     "config",
     "trajectory",
     "frame",
