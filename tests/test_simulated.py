@@ -271,6 +271,11 @@ def test_confidence_is_lower_where_the_other_image_shows_something_else() -> Non
     u, v = CAMERA.project(X_21).unbind(-1)
     outside = (u < -1) | (u > 96) | (v < -1) | (v > 72) | (X_21[..., 2] < 0)
     assert bool(lower[outside].all()) and bool(outside.any())
+    inside = ((u > 0) & (u < 95) & (v > 0) & (v < 71) & (X_21[..., 2] > 0)).flatten()
+    place = torch.where(inside, (v.round() * 96 + u.round()).flatten(), 0.0).long()
+    nearer = world().read(45).depth.flatten()[place] < 0.8 * X_21[..., 2].flatten()
+    occluded = inside & nearer
+    assert bool(lower.flatten()[occluded].all()) and int(occluded.sum()) > 20
 
 
 EVERYTHING = {
