@@ -15,6 +15,7 @@ ORDER = [
     "settings",
     "lie",
     "camera",
+    "focal",
     "config",
     "trajectory",
     "frame",
