@@ -45,7 +45,7 @@ class Descent:
     iterations: int  # systems built at most, the first not counted
     damping: float  # first, relative to the diagonal
     relative_decrease: float  # of the cost by a step, at which it has converged
-    smallest_step: float  # largest element of a twist, at which it has converged
+    negligible: float  # decrease of the cost that is not worth a step
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def minimise(
     for iteration in range(descent.iterations):
         step = system.step(damping)
         if step is not None:
-            if step.decrease <= ROUNDING * system.cost:
+            if step.decrease <= max(ROUNDING * system.cost, descent.negligible):
                 return Minimum(state, system, iteration, True)
             candidate = moved(state, step.twist)
             there = linearise(candidate)
@@ -82,8 +82,7 @@ def minimise(
                 gain = (system.cost - there.cost) / system.cost
                 state, system = candidate, there
                 damping = max(damping / 5, LEAST_DAMPING)
-                small = float(step.twist.abs().max()) < descent.smallest_step
-                if gain < descent.relative_decrease or small:
+                if gain < descent.relative_decrease:
                     return Minimum(state, system, iteration + 1, True)
                 continue
         damping = max(10 * damping, LEAST_DAMPING)

@@ -12,6 +12,9 @@ from slam.frame import Intrinsics
 from slam.lie import sim3_act
 from slam.settings import Section, setting
 
+NEGLIGIBLE = 1e-6  # of the robust cost of one match: no reason for another step
+SINGULAR = 1e-5  # smallest eigenvalue of a Hessian with unit diagonal: float32 residuals reach 4e-7
+
 
 @dataclass(frozen=True, slots=True)
 class ResidualSettings(Section):
@@ -126,6 +129,15 @@ def whitened_errors(
         valid = (n > 0) & (m > 0)
     largest = torch.cat(rows, -1).abs().amax(-1) * matches.weight.double().sqrt()
     return torch.where(valid[:, 0], largest, torch.inf).nan_to_num(torch.inf)
+
+
+def is_determined(H: Tensor) -> bool:
+    """Whether matches with the Hessian H [7, 7] tell all of a Sim(3)."""
+    diagonal = H.diagonal()
+    if not (torch.isfinite(H).all() and (diagonal > 0).all()):
+        return False
+    root = diagonal.sqrt()
+    return bool(torch.linalg.eigvalsh(H / torch.outer(root, root))[0] > SINGULAR)
 
 
 def on_rays(X_C: Tensor, intrinsics: Intrinsics) -> Tensor:

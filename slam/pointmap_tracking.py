@@ -13,14 +13,14 @@ from slam.kernels import NormalEquations
 from slam.least_squares import Descent, Step, minimise
 from slam.lie import sim3_exp, sim3_mul
 from slam.pointmap_residuals import (
+    NEGLIGIBLE,
     PointMatches,
     ResidualSettings,
+    is_determined,
     normal_equations,
     without_outliers,
 )
 from slam.settings import Section, setting
-
-SINGULAR = 1e-10  # smallest eigenvalue of a Hessian with unit diagonal that counts as none
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,6 @@ class PointmapTrackingSettings(Section):
     damping: float = setting(1e-4, help="first, relative to the diagonal", minimum=0.0)
     relative_decrease: float = setting(
         1e-6, help="of the cost, at which it has converged", minimum=0.0
-    )
-    smallest_step: float = setting(
-        1e-5, help="largest element of a twist, at which it has converged", minimum=0.0
     )
     outlier: float = setting(
         6.0,
@@ -79,7 +76,7 @@ def track_pointmap(
         settings.iterations,
         settings.damping,
         settings.relative_decrease,
-        settings.smallest_step,
+        NEGLIGIBLE * matches.count,
     )
     first = minimise(T_guess, on(matches), _moved, descent)
     kept = without_outliers(matches, first.state, settings.outlier, residuals, intrinsics)
@@ -141,8 +138,6 @@ def _failure(equations: NormalEquations, minimum: int) -> str:
     """What is wrong with a solved problem; empty = nothing."""
     if equations.count < minimum:
         return f"wanted {minimum} matches, got {equations.count}"
-    root = equations.H.diagonal().clamp(min=1e-300).sqrt()
-    scaled = equations.H / torch.outer(root, root)
-    if not torch.isfinite(scaled).all() or torch.linalg.eigvalsh(scaled)[0] < SINGULAR:
+    if not is_determined(equations.H):
         return "the matches do not determine a Sim(3): too few places, or all of them alike"
     return ""

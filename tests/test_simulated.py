@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
 from itertools import pairwise
@@ -24,18 +23,10 @@ from slam.rendering.rooms import sample_room_builder
 from slam.rendering.texture import flat
 from slam.sources import open_source
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CAMERA = Camera("pinhole", 96, 72, (80.0, 82.0, 47.0, 36.5))
 SIZE = (72, 96)
 SAMPLE = Path(__file__).parents[1] / "datasets" / "sample"
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """The tensors are small: handing them round costs more than it brings."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def room() -> tuple[Surface, ...]:
