@@ -4,57 +4,26 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from simulated_room import CAMERA, SIZE, CountingWorld
 from torch import Tensor
 
-from slam.camera import Camera
 from slam.frame import PointmapView
 from slam.lie import se3_act, se3_inv, se3_matrix, se3_mul
-from slam.predictors.posed_depth import DepthView, RenderedDepth, SourceDepth, pixel_grid
+from slam.predictors.posed_depth import RenderedDepth, SourceDepth, pixel_grid
 from slam.predictors.simulated import SimulatedNetwork, SimulatedSettings, surface_descriptor
 from slam.predictors.simulated_noise import Draw, direction_field, generator
-from slam.rendering import SceneBuilder, Surface, sample_times, sample_trajectory, standing
+from slam.rendering import sample_times, sample_trajectory
 from slam.rendering.rooms import sample_room_builder
-from slam.rendering.texture import flat
 from slam.sources import open_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-CAMERA = Camera("pinhole", 96, 72, (80.0, 82.0, 47.0, 36.5))
-SIZE = (72, 96)
 SAMPLE = Path(__file__).parents[1] / "datasets" / "sample"
-
-
-def room() -> tuple[Surface, ...]:
-    """Walls of the sample's room, with a few things in it."""
-    build = SceneBuilder()
-    plain = build.paint(partial(flat, (0.5, 0.5, 0.5)))
-    build.box(standing(3.0, 2.5, 1.5), (6.0, 5.0, 3.0), [plain], inside=True)
-    build.box(standing(2.2, 4.2, 0.6, 30), (0.8, 0.7, 1.2), [plain])
-    build.box(standing(4.9, 3.4, 0.5, 70), (0.6, 0.9, 1.0), [plain])
-    build.sphere((3.1, 4.0, 1.1), 0.4, plain)
-    return tuple(build.surfaces)
-
-
-class CountingWorld:
-    """A rendered room that notes which frames were read."""
-
-    def __init__(self) -> None:
-        T_WC = sample_trajectory().poses(sample_times())
-        self.inner = RenderedDepth(room(), CAMERA, T_WC)
-        self.camera = CAMERA
-        self.reads: list[int] = []
-        self.views: dict[int, DepthView] = {}
-
-    def read(self, index: int) -> DepthView:
-        self.reads.append(index)
-        if index not in self.views:
-            self.views[index] = self.inner.read(index)
-        return self.views[index]
 
 
 @cache

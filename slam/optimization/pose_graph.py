@@ -269,9 +269,8 @@ def _factorised(H: csc_matrix):  # noqa: ANN202  scipy does not name the type
 
 
 def _moved(T_WC: Tensor, twist: Tensor) -> Tensor:
-    """Poses after a step; those it leaves alone stay bit for bit."""
-    moves = twist.any(-1, keepdim=True)
-    return torch.where(moves, sim3_mul(sim3_exp(twist), T_WC), T_WC)
+    """Poses after a step; a zero twist is the exact identity."""
+    return sim3_mul(sim3_exp(twist), T_WC)
 
 
 def _solve(
