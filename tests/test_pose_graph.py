@@ -233,6 +233,24 @@ def test_no_solve_ends_higher_than_it_started(intrinsics: Intrinsics | None) -> 
         assert bool(found.T_WC.isfinite().all())
 
 
+def test_scattered_lies_do_not_win_over_a_better_start() -> None:
+    # A dozen that agree only roughly draw the pose away while few details count; none of them fits
+    # where they meet, and the cost there is higher than where it began.
+    graph, moved = loop(12), 6
+    elsewhere, lies, generator = graph.T_WC.clone(), [], _seed(0)
+    common = sim3_exp(torch.tensor([0, 0, 0, 0, 0.5, 0, 0], dtype=torch.float64))
+    for n in range(12):
+        turn = 0.3 * torch.tensor([0, 0, 0, 1, 1, 1, 0]) * torch.randn(7, generator=generator)
+        wobbly = sim3_mul(graph.T_WC[moved], sim3_exp(turn.double()))
+        elsewhere[moved] = sim3_mul(common, wobbly)
+        lies.append(factor((5, 7)[n % 2], moved, elsewhere, graph.pointmaps[moved]))
+    true = [f for f in graph.factors if f.i != moved and (f.j != moved or f.i in (5, 7))]
+    spoiled = replace(graph, factors=[*true, *(f for f in lies if len(f.source) > 100)])
+    found = solve(spoiled, graph.T_WC, fixed=tuple(n for n in range(12) if n != moved))
+    assert found.cost <= found.start_cost
+    assert error(found.T_WC, graph.T_WC) < 1e-3
+
+
 def test_the_solution_is_no_worse_from_the_solution() -> None:
     graph = loop(10)
     first = solve(graph, drifted(graph.T_WC, *DRIFT))

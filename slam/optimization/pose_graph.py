@@ -56,7 +56,7 @@ class PoseGraphSolution:
     """The poses after, and what became of the cost. On a failure they are those before."""
 
     T_WC: Tensor  # [N, 8] float64 Sim(3), keyframe to world; fixed ones bit for bit as given
-    start_cost: float  # robust cost, whitened
+    start_cost: float  # robust cost, whitened, less the matches left out in the end
     cost: float  # the same in the end: never higher
     trust: Tensor  # [F] float64, 0 to 1, what is believed of each factor; 0 = left out
     iterations: int
@@ -88,7 +88,7 @@ def optimise_pose_graph(
     Raises ValueError where a factor names a keyframe that is not there.
     """
     _check(T_WC, pointmaps, factors, fixed)
-    none = torch.zeros(len(factors), dtype=torch.float64)
+    trust = torch.zeros(len(factors), dtype=torch.float64)
     held = np.array(fixed, bool) if any(fixed) else np.arange(len(T_WC)) == 0
     used = [n for n, f in enumerate(factors) if not (held[f.i] and held[f.j])]
     graph = _Graph(pointmaps, [factors[n] for n in used], _Unknowns(held), residuals, intrinsics)
@@ -97,11 +97,11 @@ def optimise_pose_graph(
     if len(loose):
         names = ", ".join(map(str, loose[:8])) + (", ..." if len(loose) > 8 else "")
         failure = f"no factors tie keyframes {names} to a fixed one"
-        return PoseGraphSolution(T_WC.clone(), start.cost, start.cost, none, 0, False, failure)
-    found, cost = _solve(graph, start, T_WC, settings)
-    none[used] = torch.from_numpy(found.system.trust)
+        return PoseGraphSolution(T_WC.clone(), start.cost, start.cost, trust, 0, False, failure)
+    found, before = _solve(graph, start, T_WC, settings)
+    trust[used] = torch.from_numpy(found.system.trust)
     return PoseGraphSolution(
-        found.state, start.cost, cost, none, found.iterations, found.converged, ""
+        found.state, before, found.system.cost, trust, found.iterations, found.converged, ""
     )
 
 
@@ -276,10 +276,9 @@ def _moved(T_WC: Tensor, twist: Tensor) -> Tensor:
 def _solve(
     graph: _Graph, start: _System, T_WC: Tensor, settings: PoseGraphSettings
 ) -> tuple[Minimum[Tensor, _System], float]:
-    """The minimum, outliers left out, and the cost there of everything.
+    """The minimum, outliers left out, and what the same cost was at the start.
 
-    Should the way over other scales and without outliers end higher than it began, the way of the
-    given cost itself is gone instead: that one only descends.
+    Should the way over other scales end higher than it began, the last scale alone is descended.
     """
     last = settings.factor_outlier
     *scales, _ = _scales(float(start.mean.max(initial=0.0)), last)
@@ -292,11 +291,11 @@ def _solve(
     kept = graph.without_outliers(found.state, settings.outlier)
     found = _descend(kept, found.state, last, settings)
     taken += found.iterations
-    cost = graph.linearise(found.state, last).cost
-    if cost > start.cost:
-        found = _descend(graph, T_WC, last, settings)
-        taken, cost = taken + found.iterations, found.system.cost
-    return replace(found, iterations=taken), cost
+    before = kept.linearise(T_WC, last).cost
+    if found.system.cost > before:
+        found = _descend(kept, T_WC, last, settings)
+        taken += found.iterations
+    return replace(found, iterations=taken), before
 
 
 def _descend(
