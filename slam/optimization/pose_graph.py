@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from scipy.sparse import coo_matrix, csc_matrix, diags_array
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu
+from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
 from slam.frame import Intrinsics
@@ -91,13 +91,14 @@ def optimise_pose_graph(
     trust = torch.zeros(len(factors), dtype=torch.float64)
     held = np.array(fixed, bool) if any(fixed) else np.arange(len(T_WC)) == 0
     used = [n for n, f in enumerate(factors) if not (held[f.i] and held[f.j])]
-    graph = _Graph(pointmaps, [factors[n] for n in used], _Unknowns(held), residuals, intrinsics)
+    graph = _graph(pointmaps, [factors[n] for n in used], held, residuals, intrinsics)
     start = graph.linearise(T_WC, settings.factor_outlier)
     loose = _loose_keyframes(held, start.ends[:, start.determined(residuals.minimum_matches)])
-    if len(loose):
-        names = ", ".join(map(str, loose[:8])) + (", ..." if len(loose) > 8 else "")
-        failure = f"no factors tie keyframes {names} to a fixed one"
-        return PoseGraphSolution(T_WC.clone(), start.cost, start.cost, trust, 0, False, failure)
+    if len(loose) or held.all():
+        failure = _without_ties(loose)
+        return PoseGraphSolution(
+            T_WC.clone(), start.cost, start.cost, trust, 0, not failure, failure
+        )
     found, before = _solve(graph, start, T_WC, settings)
     trust[used] = torch.from_numpy(found.system.trust)
     return PoseGraphSolution(
@@ -112,6 +113,14 @@ def _loose_keyframes(held: np.ndarray, ends: np.ndarray) -> np.ndarray:
     links = coo_matrix((np.ones(ends.shape[1]), ends), (len(held), len(held)))
     label = connected_components(links, directed=False)[1]
     return np.flatnonzero(label != label[anchors[0]])
+
+
+def _without_ties(loose: np.ndarray) -> str:
+    """The failure in words; empty where none is loose."""
+    if len(loose) == 0:
+        return ""
+    names = ", ".join(map(str, loose[:8])) + (", ..." if len(loose) > 8 else "")
+    return f"no factors tie keyframes {names} to a fixed one"
 
 
 def _check(
@@ -138,60 +147,67 @@ class _Unknowns:
     """Which keyframes move, and where their 7 numbers are."""
 
     def __init__(self, held: np.ndarray) -> None:
-        self.held = held  # [N] bool
+        """Args: held: [N] bool, those that stay."""
+        self.held = held
         self.free = np.flatnonzero(~held)  # numbers of the keyframes that move
-        self.place = np.where(held, -1, np.cumsum(~held) - 1)  # [N], of a keyframe among those
+        self.place = np.where(held, -1, np.cumsum(~held) - 1)  # [N], among those; -1 = stays
 
 
 @dataclass(frozen=True, slots=True)
 class _Graph:
-    """Everything that stays the same during a solve."""
+    """Everything that stays the same during a solve: F factors, unpacked (36 bytes a match)."""
 
-    pointmaps: Sequence[Tensor]
-    factors: Sequence[PointmapFactor]
+    ends: np.ndarray  # [2, F] keyframes i and j of the factors
+    matches: Sequence[PointMatches]  # F
     unknowns: _Unknowns
     residuals: ResidualSettings
     intrinsics: Intrinsics | None
 
-    def matches(self, factor: PointmapFactor) -> PointMatches:
-        return factor_matches(factor, self.pointmaps[factor.i], self.pointmaps[factor.j])
-
     def relative(self, T_WC: Tensor) -> Tensor:
         """T_ij [F, 8] of the factors."""
-        i, j = ([getattr(f, end) for f in self.factors] for end in ("i", "j"))
+        i, j = torch.from_numpy(self.ends)
         return sim3_mul(sim3_inv(T_WC[i]), T_WC[j])
 
     def without_outliers(self, T_WC: Tensor, limit: float) -> _Graph:
         """The same less the matches that these poses leave far beyond their factor's middle."""
-        kept = []
-        for factor, T_ij in zip(self.factors, self.relative(T_WC), strict=True):
-            good = without_outliers(
-                self.matches(factor), T_ij, limit, self.residuals, self.intrinsics
-            )
-            kept.append(replace(factor, weight=torch.where(good.weight > 0, factor.weight, 0.0)))
-        return replace(self, factors=kept)
+        kept = [
+            without_outliers(matches, T_ij, limit, self.residuals, self.intrinsics)
+            for matches, T_ij in zip(self.matches, self.relative(T_WC), strict=True)
+        ]
+        return replace(self, matches=kept)
 
     def linearise(self, T_WC: Tensor, scale: float) -> _System:
         """All factors at these poses. Args: scale: of the factors' robust cost."""
-        ends = np.array([(f.i, f.j) for f in self.factors], int).reshape(-1, 2).T
-        T_CW = sim3_inv(T_WC)
         found = [
-            normal_equations(self.matches(f), T, self.residuals, self.intrinsics)
-            for f, T in zip(self.factors, self.relative(T_WC), strict=True)
+            normal_equations(matches, T_ij, self.residuals, self.intrinsics)
+            for matches, T_ij in zip(self.matches, self.relative(T_WC), strict=True)
         ]
         count = np.array([e.count for e in found])
         mean = np.array([e.cost for e in found]) / np.maximum(count, 1)
         return _System(
             unknowns=self.unknowns,
-            ends=ends,
+            ends=self.ends,
             H=np.array([e.H.numpy() for e in found]).reshape(-1, 7, 7),
             g=np.array([e.g.numpy() for e in found]).reshape(-1, 7),
             count=count,
-            A=sim3_adjoint(T_CW[ends[0]]).numpy(),
+            A=sim3_adjoint(sim3_inv(T_WC[torch.from_numpy(self.ends[0])])).numpy(),
             trust=(scale / (scale + mean)) ** 2,
             cost=float((count * scale * mean / (scale + mean)).sum()),
             mean=mean,
         )
+
+
+def _graph(
+    pointmaps: Sequence[Tensor],
+    factors: Sequence[PointmapFactor],
+    held: np.ndarray,
+    residuals: ResidualSettings,
+    intrinsics: Intrinsics | None,
+) -> _Graph:
+    """The factors unpacked. Args: held: [N] bool, keyframes that stay."""
+    ends = np.array([(f.i, f.j) for f in factors], np.int64).reshape(-1, 2).T.copy()
+    matches = [factor_matches(f, pointmaps[f.i], pointmaps[f.j]) for f in factors]
+    return _Graph(ends, matches, _Unknowns(held), residuals, intrinsics)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,9 +252,8 @@ class _System:
         np.add.at(g, j, slope)
         np.add.at(g, i, -slope)
         free = (rows >= 0) & (columns >= 0)
-        step = np.arange(7)
-        down = 7 * rows[free, None, None] + step[:, None] + 0 * step
-        across = 7 * columns[free, None, None] + 0 * step[:, None] + step
+        down = np.repeat(7 * rows[free, None] + np.arange(7), 7, axis=1)
+        across = np.tile(7 * columns[free, None] + np.arange(7), 7)
         entries = (blocks[free].ravel(), (down.ravel(), across.ravel()))
         return csc_matrix(coo_matrix(entries, (size, size))), g[:-1].ravel()
 
@@ -253,7 +268,7 @@ class _System:
         )
 
 
-def _factorised(H: csc_matrix):  # noqa: ANN202  scipy does not name the type
+def _factorised(H: csc_matrix) -> SuperLU | None:
     """A sparse factorisation of a symmetric positive matrix; None where there is none."""
     if not np.isfinite(H.data).all():
         return None
@@ -306,9 +321,9 @@ def _descend(
     relative_decrease: float | None = None,
 ) -> Minimum[Tensor, _System]:
     """The minimum from T_WC for one scale of the factors' robust cost."""
-    matches = sum(len(f.source) for f in graph.factors)
+    count = sum(len(matches.weight) for matches in graph.matches)
     enough = settings.relative_decrease if relative_decrease is None else relative_decrease
-    descent = Descent(settings.iterations, settings.damping, enough, NEGLIGIBLE * matches)
+    descent = Descent(settings.iterations, settings.damping, enough, NEGLIGIBLE * count)
     return minimise(T_WC, lambda state: graph.linearise(state, scale), _moved, descent)
 
 
