@@ -98,6 +98,11 @@ def test_the_path_is_exact_without_noise_and_worse_with_more(
     assert errors[1] < 0.01
 
 
+def test_a_loop_that_drifted_far_is_closed_though_its_edges_look_wrong_at_first() -> None:
+    # Without the wider scales of the factors' cost the error stays at 0.1, as tracking left it.
+    assert path_error(None, pair_scale=0.5, warp=0.2, noise=0.1) < 0.06
+
+
 def test_matches_are_where_the_surface_is() -> None:
     for factor in edges()[:8]:
         i, j = (world().read(FRAMES[k]) for k in (factor.i, factor.j))
