@@ -84,6 +84,12 @@ def test_a_wrong_first_observation_is_forgotten() -> None:
     assert float((fused.X_C / truth() - 1).abs().max()) < 0.01  # 0.1 for the plain mean
 
 
+def test_a_point_contradicted_by_more_than_it_has_is_replaced() -> None:
+    fused = fuse(start_pointmap(1.5 * truth(), ones()), truth(), ones(4.0))
+    torch.testing.assert_close(fused.X_C, truth(), rtol=0, atol=1e-6)
+    assert bool((fused.confidence == 4).all())
+
+
 def test_unknown_pixels_take_what_comes_and_teach_nothing() -> None:
     confidence, broken = ones(), truth()
     confidence[0] = 0
