@@ -11,6 +11,8 @@ from torch import Tensor
 from slam.camera import Camera
 from slam.focal import FocalEstimate, focal_from_pointmap, fuse_focals
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def pixel_grid(camera: Camera) -> Tensor:
     """Pixels [H, W, 2] float64."""
