@@ -8,15 +8,16 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from slam.adjustment import Adjusted, Part, in_scale_of
 from slam.config import Config
-from slam.frame import Correspondence, Intrinsics, InverseDepth, Keyframe, PairGuess
+from slam.frame import Correspondence, InverseDepth, Keyframe, PairGuess
 from slam.graph import Edge, Graph
 from slam.mapping import covisibility, dense_flow, project_grid, relative
 from slam.optimization import BundleAdjustment, bundle_adjust
@@ -35,26 +36,6 @@ def step_aside() -> None:
     """Lets other threads go first: this one is not waited for (Linux has a priority a thread)."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
-
-
-@dataclass(frozen=True, slots=True)
-class Adjusted:
-    """What the graph is to take over."""
-
-    poses: dict[int, Tensor]  # keyframe number to T_WC [7]
-    depths: dict[int, InverseDepth]
-    intrinsics: Intrinsics
-    newest: int  # the last keyframe known when this was solved
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a bundle adjustment works on."""
-
-    numbers: list[int]  # keyframes that take part
-    edges: dict[Edge, Correspondence]  # between them, by keyframe numbers
-    fixed: list[bool]  # of each keyframe: its pose stays
-    held: list[bool]  # of each keyframe: its depth stays
 
 
 class Backend:
@@ -390,19 +371,3 @@ class Backend:
 def chunks(pairs: Sequence[Edge], size: int) -> Iterator[Sequence[Edge]]:
     """The pairs in order, `size` at a time."""
     return (pairs[n : n + size] for n in range(0, len(pairs), size))
-
-
-def in_scale_of(T_WC: Tensor, result: BundleAdjustment) -> BundleAdjustment:
-    """The result, which has no scale of its own, in the scale of the poses [N, 7] before it.
-
-    Poses published earlier and later are then of one size. The first pose stays.
-    """
-    first = T_WC[0, :3]
-    before, after = T_WC[:, :3] - first, result.T_WC[:, :3] - result.T_WC[0, :3]
-    factor = float((before * after).sum() / (after * after).sum().clamp(min=1e-30))
-    if not factor > 0:
-        return result
-    poses = result.T_WC.clone()
-    poses[:, :3] = result.T_WC[0, :3] + factor * after
-    depth = tuple(InverseDepth(d.value / factor, d.information * factor**2) for d in result.depth)
-    return replace(result, T_WC=poses, depth=depth)
