@@ -130,9 +130,11 @@ class FlowPredictor:
     def _at_half_size(self, first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
         """The flow [h, w, 2] px, refined where it is cheap: what is left is a fraction of a px."""
         size = (self.grid.width, self.grid.height)
-        small = resized(flow, (size[0] // 2, size[1] // 2)) / 2
+        half = (size[0] // 2, size[1] // 2)
+        small = resized(flow, half) / 2
         kernels.refine_flow(
-            *(resized(grey, (size[0] // 2, size[1] // 2)) for grey in (first, second)),
+            resized(first, half),
+            resized(second, half),
             small,
             radius=self.settings.window,
             iterations=self.settings.half_size_iterations,
