@@ -128,10 +128,11 @@ class Slam:
 
         None while the backend has not come to them, in real time.
         """
-        if self.config.run.realtime and self._tasks.unfinished_tasks > 0:
-            return None
-        self._catch_up()
         start = self.config.start
+        if not self.config.run.realtime:
+            self._catch_up()
+        elif self._linked < start.trial_keyframes:
+            return None
         known = max(known_share(k, self.config) for k in self.graph.keyframes())
         return self.backend.last_cost < start.trial_cost and known > start.trial_known
 

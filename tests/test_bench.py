@@ -226,7 +226,8 @@ def test_speed_of_a_looped_source(run_cli: Command, tmp_path: Path) -> None:
     assert stages["encode"]["count"] == 23
     assert stages["encode"]["thread"] == stages["wait for backend"]["thread"] == "frontend"
     assert stages["backend edges"]["thread"] == "backend"
-    assert stages["backend edges"]["count"] == content["keyframes"] - 1
+    waiting = 1  # the last keyframe may be at work when the loop ends
+    assert 0 <= content["keyframes"] - 1 - stages["backend edges"]["count"] <= waiting
     assert stages["final adjustment"]["share_of_loop"] is None
     frontend = [row["share_of_loop"] for row in content["stages"] if row["thread"] == "frontend"]
     assert 0.5 < sum(share for share in frontend if share is not None) <= 1.0

@@ -102,14 +102,13 @@ def right_share(drive: Drive, i: int, j: int, pair: PairPrediction) -> float:
     return float(right[seen].float().mean())
 
 
-@pytest.mark.parametrize("fine", [True, False])
-def test_what_little_is_matched_of_is_measured_finer(drive: Drive, fine: bool) -> None:
+def test_what_little_is_matched_of_is_measured_finer(drive: Drive) -> None:
     shares = []
     for sparse in (FlowSettings().sparse, 0.0):
         settings = replace(FlowSettings(), sparse=sparse)
         with closing(FlowPredictor(WIDTH, HEIGHT, settings)) as predictor:
             first, _, third = features(predictor, drive)
-            pair = predictor.pair(first, third, drive.induced(0, 2), fine=fine)
+            pair = predictor.pair(first, third, drive.induced(0, 2))
         shares.append(right_share(drive, 0, 2, pair))
     with_it, without = shares
     assert with_it > 1.7 * without

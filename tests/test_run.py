@@ -19,6 +19,7 @@ from sequences import SAMPLE, cut_sample
 
 from slam.evaluation import evaluate_files
 from slam.export import read_ply
+from slam.frame import Keyframe
 from slam.trajectory import read_trajectory
 
 Command = Callable[..., CommandResult]
@@ -266,10 +267,10 @@ def test_a_failing_backend_saves_what_there_is(
 
     whole = Backend.step
 
-    def step(self: Backend, number: int) -> None:
+    def step(self: Backend, keyframes: list[Keyframe], number: int) -> None:
         if number == 4:
             raise ValueError("the solver broke")
-        whole(self, number)
+        whole(self, keyframes, number)
 
     monkeypatch.setattr(Backend, "step", step)
     source = cut_sample(tmp_path / "cut", range(60))

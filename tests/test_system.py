@@ -126,7 +126,7 @@ def test_frames_follow_their_keyframe(finished: Finished) -> None:
 def test_an_error_in_the_backend_is_raised_where_images_are_fed(
     sequence: Sequence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(backend: Backend, number: int) -> None:
+    def broken(backend: Backend, keyframes: object, number: int) -> None:
         raise ArithmeticError(f"keyframe {number} is cursed")
 
     monkeypatch.setattr(Backend, "step", broken)
@@ -143,7 +143,7 @@ def test_an_error_in_the_backend_is_raised_where_images_are_fed(
 def test_in_real_time_the_error_comes_with_a_later_call(
     sequence: Sequence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(backend: Backend, number: int) -> None:
+    def broken(backend: Backend, keyframes: object, number: int) -> None:
         raise ArithmeticError("cursed")
 
     monkeypatch.setattr(Backend, "step", broken)
@@ -171,7 +171,7 @@ def test_close_ends_every_thread(sequence: Sequence) -> None:
 def test_close_ends_every_thread_after_an_error(
     sequence: Sequence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(backend: Backend, number: int) -> None:
+    def broken(backend: Backend, keyframes: object, number: int) -> None:
         raise ArithmeticError
 
     before = set(threading.enumerate())
