@@ -22,7 +22,6 @@ from slam.networks.pointmap_sizes import PointmapSizes, TransformerSizes, read_h
 from tests.pointmap_networks import DUST3R, SIZES, random_images, random_network
 from tests.pointmap_reference import Reference
 
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # --- the published architectures -----------------------------------------------------------------
