@@ -130,11 +130,12 @@ class Slam:
     def _good_start(self) -> bool | None:
         """Whether the first keyframes explain their measurements and know their depths.
 
-        None while the backend has not come to them, in real time.
+        None while the backend has not come to them, in real time; it is not waited for.
         """
-        if self.config.run.realtime and self._tasks.unfinished_tasks > 0:
+        if not self.config.run.realtime:
+            self._catch_up()
+        elif self._linked < min(len(self.graph), self.config.start.trial_keyframes):
             return None
-        self._catch_up()
         start = self.config.start
         known = max(known_share(k, self.config) for k in self.graph.keyframes())
         return self.backend.last_cost < start.trial_cost and known > start.trial_known

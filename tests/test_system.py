@@ -161,6 +161,31 @@ def test_in_real_time_the_error_comes_with_a_later_call(
         slam.finish()
 
 
+def test_in_real_time_a_start_is_judged_though_the_backend_is_never_idle(
+    sequence: Sequence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act, ended = Backend.step, threading.Event()
+
+    def behind(backend: Backend, keyframes: list[Keyframe], first: int) -> None:
+        act(backend, keyframes, first)
+        give_up = time.monotonic() + 5
+        while len(backend.graph) == len(keyframes) and time.monotonic() < give_up:
+            if ended.wait(0.001):
+                return  # else only when there is another keyframe to do
+
+    monkeypatch.setattr(Backend, "step", behind)
+    config = small(flow=0.04, trial_flow=0.04)
+    live = replace(config, run=replace(config.run, realtime=True))
+    with closing(started(sequence, live)) as slam:
+        steps = []
+        for image in sequence.images:
+            steps.append(slam.feed(image))
+            time.sleep(0.03)  # the camera's pace
+        ended.set()
+        assert len(slam.graph) > config.start.trial_keyframes + 2
+    assert sum(step.T_WC is not None for step in steps) > 3
+
+
 def test_close_ends_every_thread(sequence: Sequence) -> None:
     before = set(threading.enumerate())
     slam = started(sequence)
