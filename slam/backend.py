@@ -73,7 +73,7 @@ class Backend:
 
     def reset(self) -> None:
         """Forgets what belonged to a discarded start."""
-        self._measured_with = {}
+        self._measured_with, self._adjusted = {}, []
         self._free_focal_at = self.config.focal.first
         self._readout_at, self._readout_cost = self.config.shutter.first, ReadoutCost()
         self._readout = self.config.shutter.readout or 0.0
