@@ -29,7 +29,8 @@ log = logging.getLogger(__name__)
 
 
 TOGETHER = 16  # pairs that are projected at once
-BEHIND = 19  # niceness of threads that must not keep the frontend waiting
+HURRIED = 2  # neighbours that keyframes are linked to while there are more to link
+BEHIND = 15  # niceness of threads that must not keep the frontend waiting
 
 
 def step_aside() -> None:
@@ -93,8 +94,11 @@ class Backend:
         self._intrinsics = self.graph.intrinsics
         self._until = max(k.frame.index for k in keyframes)
         with self.timings.measure("backend edges", number):
-            new = range(first, number + 1)
-            pairs = [p for n in new for p in self._new_pairs(keyframes[: n + 1], n)]
+            new, settings = range(first, number + 1), self.config.bundle_adjustment
+            counts = settings.neighbours, settings.covisible_at_once
+            if len(new) > 1:  # behind the camera: what is left out is measured at the end
+                counts = min(HURRIED, settings.neighbours), 0
+            pairs = [p for n in new for p in self._new_pairs(keyframes[: n + 1], n, *counts)]
             self._measure(keyframes, pairs)
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
@@ -135,17 +139,20 @@ class Backend:
                 self._adjust_all(keyframes, settings.global_iterations)
                 self.publish()
 
-    def _new_pairs(self, keyframes: Sequence[Keyframe], number: int) -> list[Edge]:
+    def _new_pairs(
+        self, keyframes: Sequence[Keyframe], number: int, neighbours: int, covisible: int
+    ) -> list[Edge]:
         """Undirected (i, j), i < j, that link a new keyframe."""
-        near = self._neighbours(keyframes, number)
+        near = self._neighbours(keyframes, number, neighbours)
         T_WC = torch.stack([k.T_WC for k in keyframes])
-        count = self.config.bundle_adjustment.covisible_at_once
-        far = self._covisible(keyframes[number], T_WC, {number, *near}, count)
+        far = self._covisible(keyframes[number], T_WC, {number, *near}, covisible)
         return [(i, number) for i in sorted({*near, *far})]
 
-    def _neighbours(self, keyframes: Sequence[Keyframe], number: int) -> list[int]:
-        """The keyframes nearest in time, before and after."""
-        count = self.config.bundle_adjustment.neighbours
+    def _neighbours(
+        self, keyframes: Sequence[Keyframe], number: int, count: int | None = None
+    ) -> list[int]:
+        """The keyframes nearest in time, `count` before and after (default: as set)."""
+        count = self.config.bundle_adjustment.neighbours if count is None else count
         order = sorted(range(len(keyframes)), key=lambda k: keyframes[k].frame.index)
         place = order.index(number)
         return [k for k in order[max(0, place - count) : place + count + 1] if k != number]
