@@ -15,6 +15,7 @@ from slam.config import Config
 from slam.frame import Image, Keyframe, Step
 from slam.frontend import Frontend
 from slam.graph import Graph
+from slam.initialization import known_depths
 from slam.predictors import make_predictor
 from slam.refinement import fill_gaps, refine_frames
 from slam.timing import Timings
@@ -172,8 +173,7 @@ class Slam:
 
 def known_share(keyframe: Keyframe, config: Config) -> float:
     """Share of a keyframe's depths that are known, of those whose texture lets them be."""
-    depth, texture = keyframe.depth, keyframe.frame.features.texture
-    known = depth.information > (config.start.known_sigma * depth.value) ** -2
-    measurable = texture > config.flow.texture_noise
+    known = known_depths(keyframe.depth, config.start)
+    measurable = keyframe.frame.features.texture > config.flow.texture_noise
     few = int(measurable.sum()) < config.start.minimum_points
     return float((known if few else known[measurable]).float().mean())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,10 +153,14 @@ def test_config_is_the_same_for_all_sources_but_for_the_source(
 
 def test_real_time_poses_frames_as_they_come(tmp_path: Path, run_cli: Command) -> None:
     out = tmp_path / "live"
-    assert run_cli("run", SAMPLE, "--realtime", "--out", out, "-q").code == 0
+    result = run_cli("run", SAMPLE, "--realtime", "--out", out, "-q")
+    assert result.code == 0
     report = report_of(out)
+    assert re.search(rf"^{report['dropped']} frames dropped; \d+ ms \(p95", result.out, re.M)
     assert report["posed"] + report["dropped"] + len(report["damaged"]) == 300
     assert all(f["posed"] >= f["captured"] for f in report["latency"])
+    published = read_trajectory(out / "trajectory_causal.txt")
+    assert len(published) > 0.5 * report["processed"]  # the start does not stay on trial
     assert report["ate"]["sim3_rmse"] < 0.03 * report["ate"]["path_length"]
 
 
