@@ -13,6 +13,8 @@ from slam.frame import Correspondence, Intrinsics, InverseDepth
 from slam.lie import se3_inv, se3_matrix, se3_mul
 from slam.predictors.grid import Grid
 
+TINY = 1e-6
+FAR = 0.01  # of the median inverse depth: what is nearer to 0 is as vague as that
 SPARSE = 6  # grid rows and columns between the pixels that tell covisibility
 
 
@@ -72,14 +74,16 @@ def fill_holes(grid: Grid, depth: InverseDepth, settings: MappingSettings) -> In
     """Small holes get their neighbours' mean and a large variance, big ones the median and none."""
     value = depth.value.reshape(grid.rows, grid.columns).numpy().copy()
     information = depth.information.reshape(grid.rows, grid.columns).numpy().copy()
+    known = information > 0
+    median = np.median(value[known]) if known.any() else 1.0
     for size in (3, 5):
         total = cv2.boxFilter(information, -1, (size, size), normalize=False)
         mean = cv2.boxFilter(value * information, -1, (size, size), normalize=False)
         hole = (information <= 0) & (total > 0)
         value[hole] = mean[hole] / total[hole]
-        information[hole] = (settings.hole_sigma * value[hole]) ** -2
-    known = information > 0
-    value[~known] = np.median(value[known]) if known.any() else 1.0
+        scale = np.maximum(value[hole], max(FAR * median, TINY))
+        information[hole] = (settings.hole_sigma * scale) ** -2
+    value[information <= 0] = median
     return InverseDepth(
         torch.from_numpy(value.reshape(-1)), torch.from_numpy(information.reshape(-1))
     )
