@@ -57,7 +57,7 @@ class RaftFlowPredictor:
     """The default predictor, started from RAFT-small: always (`raft`) or where in doubt (`mixed`).
 
     Measured: RAFT finds motions several times larger than DIS, which is twice as precise where it
-    finds them. So RAFT says where to look, and what is measured is always DIS's.
+    finds them. So RAFT says where to look, and what is measured is always the default's.
     """
 
     def __init__(self, width: int, height: int, settings: FlowSettings, network: RaftSmall) -> None:
