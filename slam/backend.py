@@ -99,18 +99,22 @@ class Backend:
         self.graph.set_readout(self._readout)
         self.focal_sigma, self.last_cost = float("inf"), float("nan")
 
-    def step(self, keyframes: Sequence[Keyframe]) -> None:
-        """Links the last of the keyframes to its neighbours; adjusts the window that it ends.
+    def step(self, keyframes: Sequence[Keyframe], first: int) -> None:
+        """Links new keyframes to their neighbours; adjusts the window that the last one ends.
 
         Poses, depths, focal length and readout are the graph's once they are published.
 
-        Args: keyframes: as they were when the last one was made.
+        Args:
+            keyframes: as they were when the last one was made.
+            first: number of the first one that is new.
         """
         number = len(keyframes) - 1
         self._intrinsics = self.graph.intrinsics
         self._until = max(k.frame.index for k in keyframes)
         with self.timings.measure("backend edges", number):
-            self._measure(keyframes, self._new_pairs(keyframes, number))
+            new = range(first, number + 1)
+            pairs = [p for n in new for p in self._new_pairs(keyframes[: n + 1], n)]
+            self._measure(keyframes, pairs)
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
             with self.timings.measure("backend focal", number):

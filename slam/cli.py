@@ -96,12 +96,31 @@ def _sample(options: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(_: argparse.Namespace) -> int:
+def _doctor(options: argparse.Namespace) -> int:
+    if options.checkpoint is not None:
+        from slam.networks.checkpoints import describe_checkpoint
+
+        print(describe_checkpoint(options.checkpoint))
+        return 0
     from slam.doctor import format_checks, run_checks
 
     checks = run_checks()
     print(format_checks(checks))
     return 0 if all(check.ok for check in checks if check.required) else 1
+
+
+def _download(options: argparse.Namespace) -> int:
+    from slam.download import describe, download, find_asset
+
+    asset = find_asset(options.name)
+    print(describe(asset))
+    if not options.yes and not _agreed("Download it?", "--yes"):
+        print("nothing was downloaded")
+        return 1
+    done = download(asset, options.out)
+    known = "as published" if done.verified else "none is published to compare with"
+    print(f"{done.path}: {done.size} bytes, sha256 {done.sha256} ({known})")
+    return 0
 
 
 # --- arguments -----------------------------------------------------------------------------------
@@ -114,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"slam {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     first = [add(commands) for add in (_add_run, _add_eval, _add_eval_depth)]
-    last = [add(commands) for add in (_add_sample, _add_doctor)]
+    last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
     for command in [*first, *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
@@ -173,6 +192,19 @@ def _add_sample(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
 def _add_doctor(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     command = commands.add_parser("doctor", help="what works on this machine, and what is missing")
     command.set_defaults(command=_doctor)
+    command.add_argument(
+        "--checkpoint", metavar="FILE", type=Path, help="only say what this file of weights is"
+    )
+    return command
+
+
+def _add_download(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("download", help="weights that others publish")
+    command.set_defaults(command=_download)
+    add = command.add_argument
+    add("name", metavar="NAME", help="mast3r, dust3r or dust3r-224")
+    add("--out", metavar="DIR", type=Path, default=Path("weights"), help="(default: weights)")
+    add("--yes", action="store_true", help="accept the licence without being asked")
     return command
 
 
@@ -185,6 +217,13 @@ def _start_logging(verbosity: int) -> None:
     level = levels.get(max(verbosity, -1), logging.DEBUG)
     logging.basicConfig(level=logging.WARNING, format="slam: %(levelname)s: %(message)s")
     logging.getLogger("slam").setLevel(level)
+
+
+def _agreed(question: str, otherwise: str) -> bool:
+    """Asks on the terminal. Raises ValueError where there is none."""
+    if not sys.stdin.isatty():
+        raise ValueError(f"wanted an answer to {question!r}, got no terminal; give {otherwise}")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
 def _one_line(error: Exception) -> str:

@@ -49,7 +49,7 @@ class FlowSettings(Section):
         2, help="of Lucas-Kanade at full size, when tracking", minimum=0, maximum=50
     )
     half_size_iterations: int = setting(
-        2, help="of Lucas-Kanade at half size before them, when tracking", minimum=0, maximum=50
+        2, help="of Lucas-Kanade at half size before them", minimum=0, maximum=50
     )
     keyframe_iterations: int = setting(
         3, help="of Lucas-Kanade at full size, between keyframes", minimum=0, maximum=50
@@ -65,7 +65,7 @@ class FlowSettings(Section):
         minimum=1,
         maximum=8,
     )
-    descents: int = setting(16, help="iterations of a patch's search", minimum=1)
+    descents: int = setting(6, help="iterations of a patch's search", minimum=1)
     refinements: int = setting(3, help="variational iterations on each scale", minimum=0)
     smoothness: float = setting(
         10.0, help="weight of smoothness in them: more is biased across depths", minimum=0.0

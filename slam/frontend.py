@@ -53,14 +53,15 @@ class Frontend:
         timings: Timings,
         before_keyframe: Callable[[], None],
         on_keyframe: Callable[[int], None],
-        good_start: Callable[[], bool],
+        good_start: Callable[[], bool | None],
         on_restart: Callable[[], None],
         focal_factors: Sequence[float] = (1.0,),
     ) -> None:
         """Args:
         before_keyframe: called before each, to let the graph be brought up to date.
         on_keyframe: called with the number of each new keyframe.
-        good_start: asked after the first keyframes whether their map is worth keeping.
+        good_start: asked after the first keyframes whether their map is worth keeping; None =
+            not known yet, ask again.
         on_restart: called when a start is discarded.
         focal_factors: focal lengths that a start tries, relative to the one given.
         """
@@ -96,8 +97,9 @@ class Frontend:
         step = self._track(frame)
         lost = step.record.state is TrackState.LOST  # a map that so soon leads nowhere is none
         if self._on_trial and (lost or len(self.graph) >= self.config.start.trial_keyframes):
-            self._on_trial, last_trial = False, self._trials >= self.config.start.trials
-            if (not self.good_start() or lost) and not last_trial:
+            good = self.good_start()
+            self._on_trial, last_trial = good is None, self._trials >= self.config.start.trials
+            if good is not None and (lost or not good) and not last_trial:
                 return self._restart(frame)
         return replace(step, T_WC=None) if self._on_trial else step
 
@@ -171,7 +173,8 @@ class Frontend:
         keyframe = self.graph.keyframe(number)
         T_guess = self._predict(number)
         attempt = self._attempt(keyframe, frame, T_guess)
-        if not attempt.good(self.config):
+        sparse = attempt.pair.match_fraction < self.config.keyframes.match_fraction
+        if sparse or not attempt.good(self.config):
             attempt = self._again(keyframe, frame, T_guess, attempt)
         if not attempt.good(self.config) and self._last_becomes_keyframe():
             return self._track(frame)
@@ -201,8 +204,10 @@ class Frontend:
             self._mapped = last
         return still
 
-    def _attempt(self, keyframe: Keyframe, frame: Frame, T_guess: Tensor) -> Attempt:
-        pair = self._pair(keyframe.frame, frame)
+    def _attempt(
+        self, keyframe: Keyframe, frame: Frame, T_guess: Tensor, *, fine: bool = False
+    ) -> Attempt:
+        pair = self._pair(keyframe.frame, frame, fine)
         with self.timings.measure("pose"):
             return Attempt(pair, *self._pose(keyframe, frame, pair, T_guess))
 
@@ -215,7 +220,7 @@ class Frontend:
             *(self.graph.intrinsics, self._relocaliser, self.config),
         )
         for self._guess in starts:
-            other = self._attempt(keyframe, frame, T_guess)
+            other = self._attempt(keyframe, frame, T_guess, fine=True)
             if better(attempt.result, other.result) is other.result:
                 attempt = other
             if attempt.good(self.config):
@@ -251,9 +256,9 @@ class Frontend:
         T_fk[:3] *= scale
         return keyframe, T_fk
 
-    def _pair(self, reference: Frame, frame: Frame) -> PairPrediction:
+    def _pair(self, reference: Frame, frame: Frame, fine: bool) -> PairPrediction:
         with self.timings.measure("flow"):
-            pair = self.predictor.pair(reference.features, frame.features, self._guess)
+            pair = self.predictor.pair(reference.features, frame.features, self._guess, fine=fine)
         self._guess = pair.flow
         return pair
 
@@ -274,14 +279,15 @@ class Frontend:
         With a rolling shutter it is solved once more, with the velocity that came out.
         """
         settings, intrinsics = self.config.tracking, self.graph.intrinsics
-        twist = self.graph.twists([keyframe.frame.index])[0]
+        rolling = self.graph.readout != 0.0
+        twist = self.graph.twists([keyframe.frame.index])[0] if rolling else None
         measured = self._unrolled(keyframe, twist, frame, pair.forward, T_guess)
         arguments = (self.predictor.grid.pixel, keyframe.depth)
         result = track(*arguments, measured, T_guess, intrinsics, settings)
         if result.inlier_fraction < settings.good_inliers:
             scratch = track_from_scratch(*arguments, measured, intrinsics, settings)
             result = better(result, scratch)
-        if self.graph.readout != 0.0 and result.inlier_fraction >= settings.good_inliers:
+        if rolling and result.inlier_fraction >= settings.good_inliers:
             measured = self._unrolled(keyframe, twist, frame, pair.forward, result.T_fk)
             result = track(*arguments, measured, result.T_fk, intrinsics, settings)
         return result, measured
@@ -289,22 +295,21 @@ class Frontend:
     def _unrolled(
         self,
         keyframe: Keyframe,
-        twist: Tensor,
+        twist: Tensor | None,
         frame: Frame,
         measured: Correspondence,
         T_fk: Tensor,
     ) -> Correspondence:
         """Measurements as a global shutter would have made them, by the motion since last.
 
-        Args: twist: [6] of the keyframe.
+        Args: twist: [6] of the keyframe; None = the shutter is global.
         """
-        readout = self.graph.readout
-        if readout == 0.0 or self._last is None or self._last.seconds == frame.seconds:
+        if twist is None or self._last is None or self._last.seconds == frame.seconds:
             return measured
         T_WC = se3_mul(keyframe.T_WC, se3_inv(T_fk))
         before = self.graph.T_WC(self.graph.record(self._last.index))
         shutter = Shutter(
-            readout,
+            self.graph.readout,
             self.predictor.grid.height,
             twist,
             velocity(before, T_WC, frame.seconds - self._last.seconds),

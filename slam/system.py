@@ -54,11 +54,12 @@ class Slam:
             before_keyframe=self._catch_up if not config.run.realtime else lambda: None,
             on_keyframe=self._on_keyframe,
             good_start=self._good_start,
-            on_restart=self.backend.reset,
+            on_restart=self._on_restart,
             focal_factors=(1.0,) if calibrated else config.focal.start_factors(),
         )
         self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._ahead: int | None = None  # frames since the keyframe at work; None = none is
+        self._linked = 1  # keyframes that the backend knows, in real time; the first has no links
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="backend", daemon=True)
         self._thread.start()
@@ -103,18 +104,31 @@ class Slam:
 
     def _on_keyframe(self, number: int) -> None:
         if self.config.run.realtime:
-            self._tasks.put(lambda: self._adjust(self.graph.keyframes()[: number + 1]))
+            self._tasks.put(self._adjust_new)
             return
         keyframes = self.graph.keyframes()[: number + 1]
-        self._tasks.put(lambda: self.backend.step(keyframes))
+        self._tasks.put(lambda: self.backend.step(keyframes, number))
         self._ahead = 0
 
-    def _adjust(self, keyframes: list[Keyframe]) -> None:
-        self.backend.step(keyframes)
-        self.backend.publish()
+    def _adjust_new(self) -> None:
+        """Takes all keyframes that are new by now at once: where it is behind it catches up."""
+        keyframes = self.graph.keyframes()
+        if self._linked < len(keyframes):
+            self.backend.step(keyframes, self._linked)
+            self.backend.publish()
+            self._linked = len(keyframes)
 
-    def _good_start(self) -> bool:
-        """Whether the first keyframes explain their measurements and know their depths."""
+    def _on_restart(self) -> None:
+        self._linked = 1
+        self.backend.reset()
+
+    def _good_start(self) -> bool | None:
+        """Whether the first keyframes explain their measurements and know their depths.
+
+        None while the backend has not come to them, in real time.
+        """
+        if self.config.run.realtime and self._tasks.unfinished_tasks > 0:
+            return None
         self._catch_up()
         start = self.config.start
         known = max(known_share(k, self.config) for k in self.graph.keyframes())

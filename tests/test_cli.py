@@ -178,7 +178,7 @@ def test_eval_does_not_call_a_free_scale_an_error(run_cli: Run, tmp_path: Path) 
     assert "error" not in line
 
 
-@pytest.mark.parametrize("command", ["run", "eval", "bench", "sample", "doctor"])
+@pytest.mark.parametrize("command", ["run", "eval", "bench", "sample", "doctor", "download"])
 def test_every_command_has_help(run_cli: Run, command: str) -> None:
     result = run_cli(command, "--help")
     assert result.code == 0

@@ -14,13 +14,14 @@ from stress import along
 from torch import Tensor
 
 from slam.config import Config, FlowSettings
-from slam.frame import Features, InverseDepth, PairGuess, PairPrediction
+from slam.frame import Features, Frame, InverseDepth, Keyframe, PairGuess, PairPrediction
 from slam.initialization import two_view_map
-from slam.lie import se3_from_matrix
+from slam.lie import se3_from_matrix, se3_mul
 from slam.mapping import dense_flow, project_grid, relative
 from slam.predictors import FlowPredictor, Grid
 from slam.predictors.flow import Effort
 from slam.predictors.grid import working_size
+from slam.recovery import induced_flow
 from slam.rendering import Scene, SceneBuilder, develop, render, render_depth, standing
 from slam.rendering import texture as paint
 
@@ -102,17 +103,29 @@ def right_share(drive: Drive, i: int, j: int, pair: PairPrediction) -> float:
     return float(right[seen].float().mean())
 
 
-@pytest.mark.parametrize("fine", [True, False])
-def test_what_little_is_matched_of_is_measured_finer(drive: Drive, fine: bool) -> None:
+def test_what_little_is_matched_of_is_measured_finer(drive: Drive) -> None:
     shares = []
     for sparse in (FlowSettings().sparse, 0.0):
         settings = replace(FlowSettings(), sparse=sparse)
         with closing(FlowPredictor(WIDTH, HEIGHT, settings)) as predictor:
             first, _, third = features(predictor, drive)
-            pair = predictor.pair(first, third, drive.induced(0, 2), fine=fine)
+            pair = predictor.pair(first, third, drive.induced(0, 2))
         shares.append(right_share(drive, 0, 2, pair))
-    with_it, without = shares
-    assert with_it > 1.7 * without
+    assert shares[0] > 1.7 * shares[1]
+
+
+def test_the_expected_motion_leads_where_the_flow_before_does_not(
+    drive: Drive, predictor: FlowPredictor
+) -> None:
+    seen = features(predictor, drive)
+    warm = predictor.pair(seen[0], seen[2], drive.induced(0, 1))
+    T_guess = se3_mul(*2 * [relative(drive.T_WC[0], drive.T_WC[1])])
+    keyframe = Keyframe(Frame(0, 0.0, 0.0, seen[0]), drive.T_WC[0], drive.depth[0])
+    start = induced_flow(GRID, keyframe, T_guess, INTRINSICS, Config())
+    expected = predictor.pair(seen[0], seen[2], start, fine=True)
+    shares = [right_share(drive, 0, 2, pair) for pair in (warm, expected)]
+    assert shares[0] < 0.3
+    assert shares[1] > 0.6
 
 
 def test_what_is_matched_well_is_measured_once(
@@ -132,7 +145,9 @@ def test_what_is_matched_well_is_measured_once(
     predictor.pair(first, first, PairGuess())
     assert efforts == [Effort.TRACKING]
     predictor.pair(first, second, PairGuess())
-    assert efforts == [Effort.TRACKING, Effort.TRACKING, Effort.KEYFRAME]
+    assert efforts[1:] == [Effort.TRACKING, Effort.KEYFRAME]
+    predictor.pair(first, second, PairGuess(), fine=True)
+    assert efforts[3:] == [Effort.KEYFRAME, Effort.FULL]
 
 
 def test_two_frames_of_a_drive_start_a_map(drive: Drive, predictor: FlowPredictor) -> None:

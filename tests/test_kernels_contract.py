@@ -203,10 +203,45 @@ def test_kernels_of_two_python_threads_do_not_disturb_each_other(
     assert not failures and not any(worker.is_alive() for worker in workers)
 
 
+def there(device: torch.device, count: int) -> dict[str, Tensor]:
+    """The arguments on a device; poses and twists stay where every kernel takes them."""
+    host = ("T_ji", "T_kf", "twist_i", "twist_j")
+    return {n: a if n in host else a.to(device) for n, a in inputs(count).items()}
+
+
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("count", [0, 1])
-def test_no_and_one_pixel(call: Any, count: int) -> None:
-    call(**inputs(count))
+def test_no_and_one_pixel(device: torch.device, call: Any, count: int) -> None:
+    call(**there(device, count))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_same_bits_each_time(device: torch.device, call: Any) -> None:
+    """No sum depends on which thread or block comes first."""
+    one = bits(call(**there(device, P)))
+    assert all(bits(call(**there(device, P))) == one for _ in range(5))
+
+
+def test_dense_steps_have_the_same_bits_each_time(device: torch.device) -> None:
+    names = ("inverse_depth", "target", "weight", "prior", "prior_weight", "pixel")
+    problem = dense()
+    problem = replace(problem, **{n: getattr(problem, n).to(device) for n in names})
+    one = bits(dense_step(problem))
+    assert all(bits(dense_step(problem)) == one for _ in range(5))
+
+
+@pytest.mark.parametrize("call", [pose, ray, pixel_depth])
+def test_without_weight_nothing_counts(device: torch.device, call: Any) -> None:
+    given = there(device, 700)
+    got = call(**{**given, "weight": torch.zeros_like(given["weight"])})
+    assert not got.H.any() and not got.g.any()
+    assert (got.cost, got.inliers, got.count) == (0.0, 0, 0)
+
+
+def test_a_pose_without_weight_stays(device: torch.device) -> None:
+    given = there(device, 700)
+    got = solve(**{**given, "weight": torch.zeros_like(given["weight"])})
+    assert torch.equal(got.T, given["T_ji"]) and not got.converged and got.count == 0
 
 
 USED = {

@@ -51,6 +51,7 @@ ORDER = [
     "arguments",
     "bench",
     "doctor",
+    "download",
     "cli",
     "__main__",
 ]

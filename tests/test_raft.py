@@ -175,13 +175,19 @@ def test_a_file_that_is_cut_off_or_foreign_is_refused(
         "cut": whole[: len(whole) // 2],
         "empty": b"",
         "text": b"no weights\n",
-        "code": b"cos\nsystem\n(S'true'\ntR.",  # a pickle that would run a command
     }.items():
         path = tmp_path / f"{name}.pth"
         path.write_bytes(content)
         with pytest.raises(ValueError, match="cut off or something else") as caught:
             load_raft_small(path)
         assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_a_pickle_that_would_run_a_command_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "code.pth"
+    path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    with pytest.raises(ValueError, match=r"a pickle that would run os\.system; nothing was run$"):
+        load_raft_small(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 // The CPU's loops over blocks of pixels, compiled for several instruction sets.
 #pragma once
+#include "dense_terms.h"
 #include "flow_refinement.h"
 #include "inverse_depth.h"
 #include "residuals.h"
@@ -18,31 +19,15 @@ struct BlockSums {
   double cost, inliers, counted;
 };
 
-constexpr int kDenseColumns = 8;  // twist (6), r, log focal
-constexpr int kDenseTriangle = kDenseColumns * (kDenseColumns + 1) / 2;
-
-// A keyframe of dense bundle adjustment with the edges that move its pixels.
-struct DenseKeyframe {
-  const float *pixel, *inverse_depth, *prior, *prior_weight;
-  const float *target, *weight;  // of its first edge
-  const Motion* motion;          // T_ji, one an edge
-  int64_t pixels;
-  int edges;
-  Pinhole camera;
-  float huber, outlier, depth_damping;
-  bool refine_focal;
-
-  // Columns of E: a twist an edge, log focal if refined, the right-hand side; padded.
-  HD int columns() const { return (6 * edges + (refine_focal ? 1 : 0) + 1 + 3) / 4 * 4; }
-  HD int focal_column() const { return 6 * edges; }
-  HD int rhs_column() const { return 6 * edges + (refine_focal ? 1 : 0); }
-};
-
-// A step in relative twists, one an edge, to substitute back into the inverse depths.
-struct DenseUpdate {
-  const float* twist;  // [edges, 6]
-  float log_focal, minimum, maximum;
-  float* inverse_depth;  // [pixels], out
+// Of dense bundle adjustment; ranges begin at multiples of kBlock.
+struct DenseLoops {
+  double (*cost)(const DenseKeyframe&, int64_t begin, int64_t end);
+  int64_t (*work)(const DenseKeyframe&);  // floats that `sums` needs
+  // Adds to gram [columns, columns] (lower triangle of E C^-1 E^T) and to the edges' sums
+  // [edges, kDenseTriangle] of one block. Returns the cost.
+  double (*sums)(const DenseKeyframe&, int64_t begin, int64_t end, float* work, double* gram,
+                 double* edge_sums);
+  void (*update)(const DenseKeyframe&, const DenseUpdate&, int64_t begin, int64_t end);
 };
 
 struct Loops {
@@ -52,12 +37,6 @@ struct Loops {
   void (*triangulate)(const Triangulation&, int64_t begin, int64_t end);
   void (*fuse)(float* value, float* information, const float* new_value,
                const float* new_information, const FusionOptions&, int64_t begin, int64_t end);
-  double (*dense_cost)(const DenseKeyframe&, int64_t begin, int64_t end);
-  // Adds to gram [columns, columns] (lower triangle of E C^-1 E^T) and to edge sums
-  // [edges, kDenseTriangle]; work: (columns + 1) * kBlock floats. Returns the cost.
-  double (*dense_sums)(const DenseKeyframe&, int64_t begin, int64_t end, float* work, double* gram,
-                       double* edge_sums);
-  void (*dense_update)(const DenseKeyframe&, const DenseUpdate&, int64_t begin, int64_t end);
   void (*refine_flow)(const FlowRefinement&);
   void (*unroll)(const Unrolling&, int64_t pixels);
 };

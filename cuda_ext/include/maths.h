@@ -28,7 +28,7 @@ HD Vec3<T> act(const Motion& m, T x, T y, T z) {
           m.r[6] * x + m.r[7] * y + m.r[8] * z + m.t[2]};
 }
 
-inline void rotation_matrix(const double* q, double* r) {
+HD void rotation_matrix(const double* q, double* r) {
   const double x = q[0], y = q[1], z = q[2], w = q[3];
   const double n = 2.0 / (x * x + y * y + z * z + w * w);
   r[0] = 1 - n * (y * y + z * z), r[1] = n * (x * y - z * w), r[2] = n * (x * z + y * w);
@@ -36,7 +36,7 @@ inline void rotation_matrix(const double* q, double* r) {
   r[6] = n * (x * z - y * w), r[7] = n * (y * z + x * w), r[8] = 1 - n * (x * x + y * y);
 }
 
-inline Motion motion_from_pose(const double* pose, double scale = 1.0) {
+HD Motion motion_from_pose(const double* pose, double scale = 1.0) {
   double r[9];
   rotation_matrix(pose + 3, r);
   Motion m;
@@ -45,7 +45,7 @@ inline Motion motion_from_pose(const double* pose, double scale = 1.0) {
   return m;
 }
 
-inline void quaternion_multiply(const double* a, const double* b, double* c) {
+HD void quaternion_multiply(const double* a, const double* b, double* c) {
   c[0] = a[3] * b[0] + a[0] * b[3] + a[1] * b[2] - a[2] * b[1];
   c[1] = a[3] * b[1] - a[0] * b[2] + a[1] * b[3] + a[2] * b[0];
   c[2] = a[3] * b[2] + a[0] * b[1] - a[1] * b[0] + a[2] * b[3];
@@ -53,7 +53,7 @@ inline void quaternion_multiply(const double* a, const double* b, double* c) {
 }
 
 // c = a b for SE(3) poses; the quaternion is normalised, so that long products stay rotations.
-inline void pose_multiply(const double* a, const double* b, double* c) {
+HD void pose_multiply(const double* a, const double* b, double* c) {
   double r[9], out[7];
   rotation_matrix(a + 3, r);
   for (int k = 0; k < 3; ++k)
@@ -65,7 +65,7 @@ inline void pose_multiply(const double* a, const double* b, double* c) {
   for (int k = 0; k < 7; ++k) c[k] = k < 3 ? out[k] : out[k] * n;
 }
 
-inline void pose_inverse(const double* a, double* c) {
+HD void pose_inverse(const double* a, double* c) {
   double q[4] = {-a[3], -a[4], -a[5], a[6]}, r[9];
   rotation_matrix(q, r);
   double t[3] = {a[0], a[1], a[2]};
@@ -74,7 +74,7 @@ inline void pose_inverse(const double* a, double* c) {
 }
 
 // Adjoint of an SE(3) pose, 6x6 row-major, translation first: [R, [t]x R; 0, R].
-inline void pose_adjoint(const double* pose, double* adjoint) {
+HD void pose_adjoint(const double* pose, double* adjoint) {
   double r[9];
   rotation_matrix(pose + 3, r);
   const double *t = pose, *r0 = r, *r1 = r + 3, *r2 = r + 6;
@@ -90,7 +90,7 @@ inline void pose_adjoint(const double* pose, double* adjoint) {
 }
 
 // pose <- exp(twist) pose for SE(3), twist = (translation, rotation).
-inline void pose_retract(const double* twist, double* pose) {
+HD void pose_retract(const double* twist, double* pose) {
   const double *tau = twist, *phi = twist + 3;
   const double th2 = phi[0] * phi[0] + phi[1] * phi[1] + phi[2] * phi[2], th = std::sqrt(th2);
   const bool small = th < 1e-3;  // the series' next terms are below 1e-15
@@ -113,7 +113,7 @@ inline void pose_retract(const double* twist, double* pose) {
 // Cholesky factor of a symmetric positive definite n x n matrix in its own lower triangle.
 // Returns false at a pivot that is not above `floor` times its diagonal entry (or not a number).
 template <int N>
-inline bool cholesky(double* a, double floor = 1e-14) {
+HD bool cholesky(double* a, double floor = 1e-14) {
   for (int k = 0; k < N; ++k) {
     double pivot = a[N * k + k];
     for (int c = 0; c < k; ++c) pivot -= a[N * k + c] * a[N * k + c];
@@ -131,7 +131,7 @@ inline bool cholesky(double* a, double floor = 1e-14) {
 
 // x <- L^-1 x
 template <int N>
-inline void solve_lower(const double* l, double* x) {
+HD void solve_lower(const double* l, double* x) {
   for (int r = 0; r < N; ++r) {
     for (int c = 0; c < r; ++c) x[r] -= l[N * r + c] * x[c];
     x[r] /= l[N * r + r];
@@ -140,7 +140,7 @@ inline void solve_lower(const double* l, double* x) {
 
 // x <- L^-T x
 template <int N>
-inline void solve_lower_transposed(const double* l, double* x) {
+HD void solve_lower_transposed(const double* l, double* x) {
   for (int r = N - 1; r >= 0; --r) {
     for (int c = r + 1; c < N; ++c) x[r] -= l[N * c + r] * x[c];
     x[r] /= l[N * r + r];

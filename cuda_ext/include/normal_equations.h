@@ -1,7 +1,5 @@
-// Normal equations of the pose residuals, and the Levenberg-Marquardt solver around them.
+// Normal equations of the pose residuals.
 #pragma once
-#include <functional>
-
 #include "loops.h"
 
 namespace slam {
@@ -13,16 +11,8 @@ struct NormalEquations {
   int64_t inliers, counted;
 };
 
-// Sums blocks in their order.
 template <int N>
-NormalEquations<N> from_blocks(const BlockSums<N>* blocks, int64_t count) {
-  BlockSums<N> total = {};
-  for (int64_t k = 0; k < count; ++k) {
-    for (int i = 0; i < BlockSums<N>::kTriangle; ++i) total.triangle[i] += blocks[k].triangle[i];
-    total.cost += blocks[k].cost;
-    total.inliers += blocks[k].inliers;
-    total.counted += blocks[k].counted;
-  }
+HD NormalEquations<N> equations_from(const BlockSums<N>& total) {
   NormalEquations<N> out;
   const double* entry = total.triangle;
   for (int a = 0; a < N; ++a) {
@@ -44,17 +34,5 @@ NormalEquations<7> normal_equations_cuda(const RayResidual&, int64_t pixels, int
                                          void* stream);
 NormalEquations<7> normal_equations_cuda(const PixelDepthResidual&, int64_t pixels, int device,
                                          void* stream);
-
-struct PoseSolution {
-  double T[7];
-  NormalEquations<6> last;
-  int iterations;
-  bool converged;
-};
-
-// Minimises the pose residual's cost over T_ji from T_init; `evaluate` gives the normal equations
-// of a residual with its pose and outlier bound set.
-PoseSolution solve_pose(const PoseResidual& residual, const double* T_init, int iterations,
-                        const std::function<NormalEquations<6>(const PoseResidual&)>& evaluate);
 
 }  // namespace slam

@@ -9,7 +9,7 @@
 #include "dense_ba.h"
 #include "depth_filter.h"
 #include "flow_refinement.h"
-#include "normal_equations.h"
+#include "pose_solver.h"
 #include "shutter.h"
 
 #ifndef SLAM_WITH_CUDA
@@ -111,8 +111,9 @@ nb::tuple solve_pose_bound(Pairs pixel, Floats inverse_depth, Floats information
   PoseSolution out;
   {
     nb::gil_scoped_release release;
-    out = solve_pose(residual, T_init.data(), iterations,
-                     [&](const PoseResidual& r) { return evaluate(r, pixels, at); });
+    out = SLAM_DISPATCH(
+        at, solve_pose_cpu(residual, T_init.data(), iterations, pixels, at.threads),
+        solve_pose_cuda(residual, T_init.data(), iterations, pixels, at.device, at.stream));
   }
   std::memcpy(T.data(), out.T, sizeof(out.T));
   const nb::tuple sums = returned(out.last, H.data(), nullptr);

@@ -14,25 +14,41 @@ constexpr double kLeastDiagonal = 1e-9;  // added to it: poses without edges sta
 // The keyframes with their edges' relative motions.
 struct Layout {
   std::vector<double> adjoints;  // [edges, 36] of T_ji
-  std::vector<Motion> motions;   // [edges]
-  std::vector<int> first;        // [poses + 1] first edge of each keyframe
+  std::vector<DenseEdge> edges;
+  std::vector<int> first;  // [poses + 1] first edge of each keyframe
   std::vector<DenseKeyframe> frames;
 
   Layout(const DenseProblem& p, float depth_damping)
-      : adjoints(size_t(p.edges) * 36), motions(p.edges), first(p.poses + 1, p.edges) {
+      : adjoints(size_t(p.edges) * 36), edges(p.edges), first(p.poses + 1, p.edges) {
     for (int e = p.edges - 1; e >= 0; --e) first[p.edge[2 * e]] = e;
     for (int i = p.poses - 1; i >= 0; --i) first[i] = std::min(first[i], first[i + 1]);
     for (int e = 0; e < p.edges; ++e) {
       double T_WC[7], T_ji[7];
       pose_inverse(p.T_CW + 7 * p.edge[2 * e], T_WC);
       pose_multiply(p.T_CW + 7 * p.edge[2 * e + 1], T_WC, T_ji);
-      motions[e] = motion_from_pose(T_ji);
+      edges[e].T_ji = motion_from_pose(T_ji);
       pose_adjoint(T_ji, adjoints.data() + 36 * size_t(e));
     }
     for (int i = 0; i < p.poses; ++i) frames.push_back(frame(p, i, depth_damping));
   }
 
-  DenseKeyframe frame(const DenseProblem& p, int i, float depth_damping) const {
+  // Gives each of keyframe i's edges its columns of E: own ones where j moves; where only i moves,
+  // all such edges share those of i's twist. Returns how many blocks of columns there are.
+  int place_blocks(const DenseProblem& p, int i) {
+    int blocks = 0;
+    bool shared = false;
+    for (int e = first[i]; e < first[i + 1]; ++e) {
+      const bool to_fixed = p.fixed[p.edge[2 * e + 1]];
+      edges[e].block = to_fixed ? -1 : blocks++;
+      edges[e].of_source = to_fixed && !p.fixed[i];
+      shared = shared || edges[e].of_source;
+    }
+    for (int e = first[i]; e < first[i + 1]; ++e)
+      if (edges[e].of_source) edges[e].block = blocks;
+    return blocks + shared;
+  }
+
+  DenseKeyframe frame(const DenseProblem& p, int i, float depth_damping) {
     const int64_t o = p.pixels * i, e = p.pixels * first[i];
     return {p.pixel,
             p.inverse_depth + o,
@@ -40,9 +56,10 @@ struct Layout {
             p.prior_weight + o,
             p.target + 2 * e,
             p.weight + e,
-            motions.data() + first[i],
+            edges.data() + first[i],
             p.pixels,
             first[i + 1] - first[i],
+            place_blocks(p, i),
             p.camera,
             p.huber,
             p.outlier,
@@ -58,42 +75,83 @@ struct Reduced {
   double focal_diagonal = 0, focal_g = 0;
 };
 
-// One keyframe's Schur complement in the twists of its edges' T_ji.
-class RelativeSystem {
- public:
-  RelativeSystem(const DenseKeyframe& frame, const DenseSums& sums) : frame_(frame), sums_(sums) {}
+constexpr double kMinusIdentity[36] = {-1, 0, 0, 0,  0, 0, 0, -1, 0, 0, 0,  0, 0, 0, -1, 0, 0, 0,
+                                       0,  0, 0, -1, 0, 0, 0, 0,  0, 0, -1, 0, 0, 0, 0,  0, 0, -1};
 
-  // Block of edges (a, b).
+// A block of columns stands for the twist of j minus `adjoint` times that of i.
+struct Block {
+  int j;  // -1: of i alone
+  const double* adjoint;
+  double own[kDenseTriangle];  // of its edges' normal equations, r, log focal
+};
+
+// Adds an edge's sums, in the twist of T_ji, to those of a block in the twist of i (j is fixed).
+void add_turned(const double* sums, const double* adjoint, double* out) {
+  double turn[8][8] = {}, half[8][8] = {};
+  turn[6][6] = turn[7][7] = 1;
+  for (int r = 0; r < 6; ++r)
+    for (int c = 0; c < 6; ++c) turn[r][c] = -adjoint[6 * r + c];
+  for (int r = 0; r < 8; ++r)
+    for (int k = 0; k < 8; ++k)
+      for (int c = 0; c < 8; ++c)
+        half[r][c] += sums[triangle_place(std::min(r, k), std::max(r, k))] * turn[k][c];
+  for (int r = 0; r < 8; ++r)
+    for (int c = r; c < 8; ++c)
+      for (int k = 0; k < 8; ++k) out[triangle_place(r, c)] += turn[k][r] * half[k][c];
+}
+
+// One keyframe's Schur complement in its blocks' twists.
+class KeyframeSystem {
+ public:
+  KeyframeSystem(const DenseProblem& p, const Layout& layout, int i, const DenseSums& sums)
+      : frame_(layout.frames[i]), sums_(sums), blocks_(frame_.blocks) {
+    for (int n = 0; n < frame_.edges; ++n) {
+      const int e = layout.first[i] + n;
+      const double *adjoint = layout.adjoints.data() + 36 * size_t(e), *of_edge = edge(n);
+      if (frame_.edge[n].block < 0) continue;
+      Block& block = blocks_[frame_.edge[n].block];
+      if (frame_.edge[n].of_source) {
+        block.j = -1, block.adjoint = kMinusIdentity;
+        add_turned(of_edge, adjoint, block.own);
+      } else {
+        block.j = p.edge[2 * e + 1], block.adjoint = adjoint;
+        std::copy_n(of_edge, kDenseTriangle, block.own);
+      }
+    }
+  }
+
+  const std::vector<Block>& blocks() const { return blocks_; }
+
+  // Part (a, b) of the matrix.
   void block(int a, int b, double* out) const {
     for (int r = 0; r < 6; ++r)
       for (int c = 0; c < 6; ++c)
-        out[6 * r + c] = (a == b ? edge(a, r, c) : 0.0) - gram(6 * a + r, 6 * b + c);
+        out[6 * r + c] = (a == b ? own(a, r, c) : 0.0) - gram(6 * a + r, 6 * b + c);
   }
-  double rhs(int a, int r) const { return edge(a, r, 6) - gram(6 * a + r, frame_.rhs_column()); }
-  double focal(int a, int r) const {
-    return edge(a, r, 7) - gram(6 * a + r, frame_.focal_column());
-  }
+  double rhs(int a, int r) const { return own(a, r, 6) - gram(6 * a + r, frame_.rhs_column()); }
+  double focal(int a, int r) const { return own(a, r, 7) - gram(6 * a + r, frame_.focal_column()); }
   double focal_diagonal() const {
     double total = -gram(frame_.focal_column(), frame_.focal_column());
-    for (int a = 0; a < frame_.edges; ++a) total += edge(a, 7, 7);
+    for (int n = 0; n < frame_.edges; ++n) total += edge(n)[triangle_place(7, 7)];
     return total;
   }
   double focal_rhs() const {
     double total = -gram(frame_.rhs_column(), frame_.focal_column());
-    for (int a = 0; a < frame_.edges; ++a) total += edge(a, 6, 7);
+    for (int n = 0; n < frame_.edges; ++n) total += edge(n)[triangle_place(6, 7)];
     return total;
   }
 
  private:
-  double edge(int a, int r, int c) const {
-    if (r > c) std::swap(r, c);
-    return sums_.edges[size_t(a) * kDenseTriangle + r * kDenseColumns - r * (r - 1) / 2 + c - r];
+  const double* edge(int n) const { return sums_.edges.data() + size_t(n) * kDenseTriangle; }
+  double own(int a, int r, int c) const {
+    return blocks_[a].own[triangle_place(std::min(r, c), std::max(r, c))];
   }
   double gram(int r, int c) const {
     return sums_.gram[size_t(std::max(r, c)) * frame_.columns() + std::min(r, c)];
   }
   const DenseKeyframe& frame_;
   const DenseSums& sums_;
+  std::vector<Block> blocks_;
 };
 
 // Adds keyframes' systems to the reduced one. T_ji's twist is that of j minus Ad(T_ji) that of i.
@@ -116,30 +174,30 @@ class Assembler {
   }
 
   void add(int i, const DenseSums& sums) {
-    const RelativeSystem system(layout_.frames[i], sums);
-    const int first = layout_.first[i], count = layout_.frames[i].edges;
-    for (int b = 0; b < count; ++b) {
+    const KeyframeSystem system(problem_, layout_, i, sums);
+    const auto& blocks = system.blocks();
+    for (size_t b = 0; b < blocks.size(); ++b) {
       double column[36] = {};  // block (i, b): - sum over a of Ad_a^T S_ab
-      for (int a = 0; a < count; ++a) {
+      for (size_t a = 0; a < blocks.size(); ++a) {
         double S[36];
-        system.block(a, b, S);
-        if (a >= b) add_block(target(first + a), target(first + b), S, a != b);
-        subtract_transposed_product(adjoint(first + a), S, column);
+        system.block(int(a), int(b), S);
+        if (a >= b) add_block(place(blocks[a].j), place(blocks[b].j), S, a != b);
+        subtract_transposed_product(blocks[a].adjoint, S, column);
       }
       double corner[36] = {};  // this column's part of block (i, i)
       for (int r = 0; r < 6; ++r)
         for (int k = 0; k < 6; ++k)
           for (int c = 0; c < 6; ++c)
-            corner[6 * r + c] -= column[6 * r + k] * adjoint(first + b)[6 * k + c];
-      add_block(place_[i], target(first + b), column, true);
+            corner[6 * r + c] -= column[6 * r + k] * blocks[b].adjoint[6 * k + c];
+      add_block(place_[i], place(blocks[b].j), column, true);
       add_block(place_[i], place_[i], corner, false);
       double rhs[6], focal[6] = {};
       for (int r = 0; r < 6; ++r) {
-        rhs[r] = system.rhs(b, r);
-        if (problem_.refine_focal) focal[r] = system.focal(b, r);
+        rhs[r] = system.rhs(int(b), r);
+        if (problem_.refine_focal) focal[r] = system.focal(int(b), r);
       }
-      add_vector(first + b, i, rhs, out_.g);
-      add_vector(first + b, i, focal, out_.focal_column);
+      add_vector(blocks[b], i, rhs, out_.g);
+      add_vector(blocks[b], i, focal, out_.focal_column);
     }
     if (!problem_.refine_focal) return;
     out_.focal_diagonal += system.focal_diagonal();
@@ -147,11 +205,11 @@ class Assembler {
   }
 
   Reduced& result() { return out_; }
-  int place(int i) const { return place_[i]; }
+  // Of a pose among the free ones, or -1.
+  int place(int i) const { return i < 0 ? -1 : place_[i]; }
 
  private:
   int target(int edge) const { return place_[problem_.edge[2 * edge + 1]]; }
-  const double* adjoint(int edge) const { return layout_.adjoints.data() + 36 * size_t(edge); }
 
   void note(int p, int q) {
     if (p >= 0 && q >= 0 && p != q) out_.H.positions.emplace_back(std::min(p, q), std::max(p, q));
@@ -178,17 +236,17 @@ class Assembler {
       }
   }
 
-  void add_vector(int edge, int i, const double* value, std::vector<double>& out) {
-    if (const int j = target(edge); j >= 0)
+  void add_vector(const Block& block, int i, const double* value, std::vector<double>& out) {
+    if (const int j = place(block.j); j >= 0)
       for (int r = 0; r < 6; ++r) out[6 * j + r] += value[r];
     if (place_[i] < 0) return;
     for (int r = 0; r < 6; ++r)
-      for (int k = 0; k < 6; ++k) out[6 * place_[i] + r] -= adjoint(edge)[6 * k + r] * value[k];
+      for (int k = 0; k < 6; ++k) out[6 * place_[i] + r] -= block.adjoint[6 * k + r] * value[k];
   }
 
   const DenseProblem& problem_;
   const Layout& layout_;
-  std::vector<int> place_;  // of each pose among the free ones, or -1
+  std::vector<int> place_;
   int free_ = 0;
   Reduced out_;
 };

@@ -5,7 +5,36 @@
 #include "parallel.h"
 
 namespace slam {
+
+namespace portable {
+extern const DenseLoops kDenseLoops;
+}
+#ifdef SLAM_WITH_AVX
+namespace avx2 {
+extern const DenseLoops kDenseLoops;
+}
+namespace avx512 {
+extern const DenseLoops kDenseLoops;
+}
+#endif
+
 namespace {
+
+const DenseLoops& best_loops() {
+#ifdef SLAM_WITH_AVX
+  const bool fma = __builtin_cpu_supports("fma");
+  const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq");
+  if (fma && wide) return avx512::kDenseLoops;
+  if (fma && __builtin_cpu_supports("avx2")) return avx2::kDenseLoops;
+#endif
+  return portable::kDenseLoops;
+}
+
+const DenseLoops& chosen() {
+  static const DenseLoops& best = best_loops();
+  return best;
+}
 
 // Calls body(begin, end) for each block of pixels, in order.
 template <class Body>
@@ -21,7 +50,7 @@ class DenseCpu : public DenseDevice {
     std::vector<double> costs(frames.size(), 0.0);
     parallel_for(int64_t(frames.size()), threads_, [&](int64_t i) {
       over_blocks(frames[i].pixels, [&](int64_t begin, int64_t end) {
-        costs[i] += loops().dense_cost(frames[i], begin, end);
+        costs[i] += chosen().cost(frames[i], begin, end);
       });
     });
     double total = 0;
@@ -38,10 +67,10 @@ class DenseCpu : public DenseDevice {
       sums.edges.assign(size_t(frame.edges) * kDenseTriangle, 0.0);
       // Kept by the thread: fresh pages for every keyframe cost more than what is computed on them.
       static thread_local std::vector<float> work;
-      work.resize(std::max(work.size(), size_t(frame.columns() + 1) * kBlock));
+      work.resize(std::max(work.size(), size_t(chosen().work(frame))));
       over_blocks(frame.pixels, [&](int64_t begin, int64_t end) {
         sums.cost +=
-            loops().dense_sums(frame, begin, end, work.data(), sums.gram.data(), sums.edges.data());
+            chosen().sums(frame, begin, end, work.data(), sums.gram.data(), sums.edges.data());
       });
     });
     return out;
@@ -49,9 +78,8 @@ class DenseCpu : public DenseDevice {
 
   void update(const std::vector<DenseKeyframe>& frames,
               const std::vector<DenseUpdate>& updates) override {
-    parallel_for(int64_t(frames.size()), threads_, [&](int64_t i) {
-      loops().dense_update(frames[i], updates[i], 0, frames[i].pixels);
-    });
+    parallel_for(int64_t(frames.size()), threads_,
+                 [&](int64_t i) { chosen().update(frames[i], updates[i], 0, frames[i].pixels); });
   }
 
  private:

@@ -6,8 +6,6 @@
 namespace slam {
 namespace {
 
-__device__ int64_t this_pixel() { return int64_t(blockIdx.x) * kThreads + threadIdx.x; }
-
 __global__ void triangulate_pixels(Triangulation t, int64_t pixels) {
   const int64_t p = this_pixel();
   if (p >= pixels) return;

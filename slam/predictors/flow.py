@@ -24,9 +24,10 @@ TINY = 1e-6  # grey^2/px^2
 class Effort(IntEnum):
     """How far down a pair of images is searched."""
 
-    TRACKING = 0
-    KEYFRAME = 1  # a pair of keyframes, or one that tracking finds hard
-    FULL = 2  # at full size: a pair of keyframes that is hard
+    GUESS = 0  # not at all: Lucas-Kanade from the guess
+    TRACKING = 1
+    KEYFRAME = 2  # a pair of keyframes, or one that tracking finds hard
+    FULL = 3  # at full size: a pair of keyframes that is hard
 
 
 class FlowPredictor:
@@ -68,15 +69,21 @@ class FlowPredictor:
     ) -> PairPrediction:
         """Flow both ways, checked against each other (see `Predictor.pair`).
 
-        Where little of the view is matched, it moved far or its parts move apart: such a pair is
-        measured a step finer too.
+        Between keyframes the map's guess is good enough for Lucas-Kanade alone, which is less
+        biased than after a patch search. Where little of the view is matched, it moved far or its
+        parts move apart, or the guess is wrong: such a pair is searched, and then searched finer.
         """
-        effort = Effort.KEYFRAME if fine else Effort.TRACKING
-        found = self._measure(keyframe, frame, guess, effort)
-        if found.match_fraction >= self.settings.sparse:
-            return found
-        finer = self._measure(keyframe, frame, guess, Effort(effort + 1))
-        return max(found, finer, key=lambda p: p.match_fraction)
+        efforts = (Effort.TRACKING, Effort.KEYFRAME)
+        if fine:
+            guided = guess.forward is not None and guess.backward is not None
+            efforts = (Effort.GUESS, Effort.KEYFRAME, Effort.FULL)[0 if guided else 1 :]
+        found = self._measure(keyframe, frame, guess, efforts[0])
+        for effort in efforts[1:]:
+            if found.match_fraction >= self.settings.sparse:
+                break
+            finer = self._measure(keyframe, frame, guess, effort)
+            found = max(found, finer, key=lambda p: p.match_fraction)
+        return found
 
     def _measure(
         self, keyframe: Features, frame: Features, guess: PairGuess, effort: Effort
@@ -85,8 +92,8 @@ class FlowPredictor:
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
         back = partial(self._flow, second, first, guess.backward, effort)
-        alone = effort is not Effort.TRACKING  # edges are measured many at once
-        task = None if alone else self._pool.submit(back)
+        together = effort is Effort.TRACKING  # edges are measured many at once
+        task = self._pool.submit(back) if together else None
         forward = self._flow(first, second, guess.forward, effort)
         backward = back() if task is None else task.result()
         ahead = self._correspondence(keyframe, forward, backward)
@@ -107,13 +114,16 @@ class FlowPredictor:
     def _flow(
         self, first: Tensor, second: Tensor, guess: Tensor | None, effort: Effort
     ) -> np.ndarray:
+        """Flow [h, w, 2] px, from a guess, which stays as it is."""
         settings = self.settings
         start = np.empty(0) if guess is None else guess.numpy().copy()
-        found = self._solver(effort, guess is not None).calc(first.numpy(), second.numpy(), start)
-        flow = torch.from_numpy(found)
-        tracking = effort is Effort.TRACKING
-        if tracking and settings.half_size_iterations > 0:
+        if effort is not Effort.GUESS:
+            solver = self._solver(effort, guess is not None)
+            start = solver.calc(first.numpy(), second.numpy(), start)
+        flow = torch.from_numpy(start)
+        if settings.half_size_iterations > 0 and effort <= Effort.TRACKING:
             flow = self._at_half_size(first, second, flow)
+        tracking = effort is Effort.TRACKING
         iterations = settings.tracking_iterations if tracking else settings.keyframe_iterations
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
         return flow.numpy()
@@ -137,10 +147,14 @@ class FlowPredictor:
         (OpenCV 5.0): those with and without are kept apart.
         """
         if not hasattr(self._local, "solvers"):
-            scales = (self.settings.tracking_finest_scale, self.settings.keyframe_finest_scale, 0)
+            scales = {
+                Effort.TRACKING: self.settings.tracking_finest_scale,
+                Effort.KEYFRAME: self.settings.keyframe_finest_scale,
+                Effort.FULL: 0,
+            }
             self._local.solvers = {
-                (each, is_guided): new_solver(self.settings, scales[each])
-                for each in Effort
+                (each, is_guided): new_solver(self.settings, scale)
+                for each, scale in scales.items()
                 for is_guided in (False, True)
             }
         return self._local.solvers[effort, guided]

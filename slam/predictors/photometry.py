@@ -19,8 +19,10 @@ from slam.predictors.grid import Grid
 CELLS = 48  # columns of the thumbnails that are compared: noise and misalignment average out
 DARKEST, BRIGHTEST = 1, 250  # grey; a pixel there is clipped
 CLIPPED = 0.02  # share of a cell's pixels that makes it useless
-ROUNDS = 8  # of reweighting
+ROUNDS = 8  # of reweighting, at most
+SETTLED = 3e-4  # change of the gain at which it stops
 EXPLAINED = 0.9  # share of the difference that an exposure may leave, or it is not believed
+SPARSE = 4  # of the matched grid pixels, one in so many tells the sharpness
 FEWEST = 64  # pixels that a fit needs
 
 
@@ -73,7 +75,7 @@ def fit_exposure(first: np.ndarray, second: np.ndarray, flow: np.ndarray | None)
     if len(a) < FEWEST:
         return Exposure()
     weight = np.ones_like(a)
-    gain, bias, mean_a = 1.0, 0.0, 128.0
+    gain, bias, mean_a = np.inf, 0.0, 128.0
     for _ in range(ROUNDS):
         weight /= weight.sum()
         mean_a, mean_b = float(weight @ a), float(weight @ b)
@@ -81,11 +83,13 @@ def fit_exposure(first: np.ndarray, second: np.ndarray, flow: np.ndarray | None)
         spread_b = np.sqrt(weight @ (b - mean_b) ** 2)
         if min(spread_a, spread_b) < 1e-3:
             return Exposure()
-        gain = float(spread_b / spread_a)
+        last, gain = gain, float(spread_b / spread_a)
         bias = mean_b - gain * mean_a
         residual = np.abs(gain * a + bias - b)
         scale = 1.5 * np.median(residual) + 1e-3
         weight = 1 / (1 + (residual / scale) ** 2)
+        if abs(gain - last) < SETTLED:
+            break
     if np.median(np.abs(gain * a + bias - b)) > EXPLAINED * np.median(np.abs(a - b)):
         return Exposure()
     return Exposure(gain, bias, mean_a)
@@ -132,8 +136,8 @@ def sharpness_ratio(
         gain: contrast of the second over that of the first, by their exposure.
         matched: the first's grid pixels in the second.
     """
-    seen = matched.weight > 0
-    if not seen.any():
+    seen = torch.nonzero(matched.weight > 0)[::SPARSE, 0]
+    if len(seen) == 0:
         return 1.0
     place = (matched.target[seen] - grid.offset) / grid.stride
     column, row = place.T[:, None].contiguous().numpy()
