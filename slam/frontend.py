@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -104,10 +104,9 @@ class Frontend:
         return replace(step, T_WC=None) if self._on_trial else step
 
     def pose_early(self) -> None:
-        """Tracks the frames before the start, last first, then those within it, against the map.
-
-        And lost ones once more, against the keyframes around them.
-        """
+        """Tracks those before the start, last first, those within it, and lost ones once more."""
+        if len(self.graph) == 0 and self._trials > 1:
+            self._replay()
         if len(self.graph) == 0:
             return
         reference = self.graph.keyframe(0).frame.index
@@ -118,16 +117,23 @@ class Frontend:
         self._track_from(0, before)
         for frame in list(self._lost):
             for number in nearest_in_time(self.graph.keyframes(), frame):
-                self._track_from(number, [frame] if self._unposed(frame) else [])
+                self._track_from(number, [frame] if self._unposed(frame) else [], doubtful=True)
         self._early.clear()
         self._lost.clear()
 
-    def _track_from(self, number: int, frames: Sequence[Frame]) -> None:
+    def _replay(self) -> None:
+        """Starts were discarded and none came after: the first is better than none at all."""
+        self._on_trial = False
+        self._startup.begin(None)
+        for frame in self._early:
+            (self._track if len(self.graph) > 0 else self._start)(frame)
+
+    def _track_from(self, number: int, frames: Iterable[Frame], *, doubtful: bool = False) -> None:
         """Tracks frames one after the other, the first against a keyframe from its pose."""
         self._current, self._guess, self._velocity = number, NO_GUESS, identity()
         self._last = self.graph.record(self.graph.keyframe(number).frame.index)
         for frame in frames:
-            self._track(frame)
+            self._track(frame, doubtful=doubtful)
 
     def _unposed(self, frame: Frame) -> bool:
         return self.graph.record(frame.index).state not in SOLVED
@@ -168,7 +174,7 @@ class Frontend:
 
     # --- tracking -----------------------------------------------------------------------------
 
-    def _track(self, frame: Frame) -> Step:
+    def _track(self, frame: Frame, *, doubtful: bool = False) -> Step:
         number = self._current
         keyframe = self.graph.keyframe(number)
         T_guess = self._predict(number)
@@ -178,7 +184,7 @@ class Frontend:
             attempt = self._again(keyframe, frame, T_guess, attempt)
         if not attempt.good(self.config) and self._last_becomes_keyframe():
             return self._track(frame)
-        if attempt.lost(self.config):
+        if attempt.lost(self.config) or (doubtful and not attempt.verified(self.config)):
             return self._recover(frame, number)
         pair, result = attempt.pair, attempt.result
         if self._still(number, pair):

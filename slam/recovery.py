@@ -46,6 +46,12 @@ class Attempt:
             or self.result.inlier_fraction < settings.lost_inliers
         )
 
+    def verified(self, config: Config) -> bool:
+        """Whether the pose may be believed where nothing else speaks for it."""
+        settings = config.relocalization
+        agreed = self.result.inlier_fraction > settings.inliers
+        return agreed and self.pair.match_fraction > settings.overlap
+
 
 def other_starts(
     grid: Grid,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slam.config import Config, FlowSettings
 from slam.frame import Features, Frame, InverseDepth, Keyframe, PairGuess, PairPrediction
-from slam.initialization import two_view_map
+from slam.initialization import candidate_maps, two_view_map
 from slam.lie import se3_from_matrix, se3_mul
 from slam.mapping import dense_flow, project_grid, relative
 from slam.predictors import FlowPredictor, Grid
@@ -153,7 +153,8 @@ def test_what_is_matched_well_is_measured_once(
 def test_two_frames_of_a_drive_start_a_map(drive: Drive, predictor: FlowPredictor) -> None:
     first, second, _ = features(predictor, drive)
     pair = predictor.pair(first, second, drive.induced(0, 1), fine=True)
-    found = two_view_map(GRID, pair, [], [INTRINSICS], Config())
+    maps, settings = candidate_maps(GRID, pair, [], [INTRINSICS], Config()), Config().start
+    found = two_view_map(GRID, pair, maps, settings, parallax=settings.parallax)
     assert found is not None
     true = relative(drive.T_WC[0], drive.T_WC[1])[:3]
     assert torch.nn.functional.cosine_similarity(found.T_ji[:3], true, dim=0) > np.cos(0.01)
