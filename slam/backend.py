@@ -8,15 +8,16 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from slam.adjustment import Adjusted, Part, in_scale_of
 from slam.config import Config
-from slam.frame import Correspondence, Intrinsics, InverseDepth, Keyframe, PairGuess
+from slam.frame import Correspondence, InverseDepth, Keyframe, PairGuess
 from slam.graph import Edge, Graph
 from slam.mapping import covisibility, dense_flow, project_grid, relative
 from slam.optimization import BundleAdjustment, bundle_adjust
@@ -28,33 +29,14 @@ log = logging.getLogger(__name__)
 
 
 TOGETHER = 16  # pairs that are projected at once
-BEHIND = 10  # niceness of threads that must not keep the frontend waiting
+HURRIED = 2  # neighbours that keyframes are linked to while there are more to link
+BEHIND = 15  # niceness of threads that must not keep the frontend waiting
 
 
 def step_aside() -> None:
     """Lets other threads go first: this one is not waited for (Linux has a priority a thread)."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
-
-
-@dataclass(frozen=True, slots=True)
-class Adjusted:
-    """What the graph is to take over."""
-
-    poses: dict[int, Tensor]  # keyframe number to T_WC [7]
-    depths: dict[int, InverseDepth]
-    intrinsics: Intrinsics
-    newest: int  # the last keyframe known when this was solved
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What a bundle adjustment works on."""
-
-    numbers: list[int]  # keyframes that take part
-    edges: dict[Edge, Correspondence]  # between them, by keyframe numbers
-    fixed: list[bool]  # of each keyframe: its pose stays
-    held: list[bool]  # of each keyframe: its depth stays
 
 
 class Backend:
@@ -92,7 +74,7 @@ class Backend:
 
     def reset(self) -> None:
         """Forgets what belonged to a discarded start."""
-        self._measured_with = {}
+        self._measured_with, self._adjusted = {}, []
         self._free_focal_at = self.config.focal.first
         self._readout_at, self._readout_cost = self.config.shutter.first, ReadoutCost()
         self._readout = self.config.shutter.readout or 0.0
@@ -112,8 +94,11 @@ class Backend:
         self._intrinsics = self.graph.intrinsics
         self._until = max(k.frame.index for k in keyframes)
         with self.timings.measure("backend edges", number):
-            new = range(first, number + 1)
-            pairs = [p for n in new for p in self._new_pairs(keyframes[: n + 1], n)]
+            new, settings = range(first, number + 1), self.config.bundle_adjustment
+            counts = settings.neighbours, settings.covisible_at_once
+            if len(new) > 1:  # behind the camera: what is left out is measured at the end
+                counts = min(HURRIED, settings.neighbours), 0
+            pairs = [p for n in new for p in self._new_pairs(keyframes[: n + 1], n, *counts)]
             self._measure(keyframes, pairs)
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
@@ -154,17 +139,20 @@ class Backend:
                 self._adjust_all(keyframes, settings.global_iterations)
                 self.publish()
 
-    def _new_pairs(self, keyframes: Sequence[Keyframe], number: int) -> list[Edge]:
+    def _new_pairs(
+        self, keyframes: Sequence[Keyframe], number: int, neighbours: int, covisible: int
+    ) -> list[Edge]:
         """Undirected (i, j), i < j, that link a new keyframe."""
-        near = self._neighbours(keyframes, number)
+        near = self._neighbours(keyframes, number, neighbours)
         T_WC = torch.stack([k.T_WC for k in keyframes])
-        count = self.config.bundle_adjustment.covisible_at_once
-        far = self._covisible(keyframes[number], T_WC, {number, *near}, count)
+        far = self._covisible(keyframes[number], T_WC, {number, *near}, covisible)
         return [(i, number) for i in sorted({*near, *far})]
 
-    def _neighbours(self, keyframes: Sequence[Keyframe], number: int) -> list[int]:
-        """The keyframes nearest in time, before and after."""
-        count = self.config.bundle_adjustment.neighbours
+    def _neighbours(
+        self, keyframes: Sequence[Keyframe], number: int, count: int | None = None
+    ) -> list[int]:
+        """The keyframes nearest in time, `count` before and after (default: as set)."""
+        count = self.config.bundle_adjustment.neighbours if count is None else count
         order = sorted(range(len(keyframes)), key=lambda k: keyframes[k].frame.index)
         place = order.index(number)
         return [k for k in order[max(0, place - count) : place + count + 1] if k != number]
@@ -390,19 +378,3 @@ class Backend:
 def chunks(pairs: Sequence[Edge], size: int) -> Iterator[Sequence[Edge]]:
     """The pairs in order, `size` at a time."""
     return (pairs[n : n + size] for n in range(0, len(pairs), size))
-
-
-def in_scale_of(T_WC: Tensor, result: BundleAdjustment) -> BundleAdjustment:
-    """The result, which has no scale of its own, in the scale of the poses [N, 7] before it.
-
-    Poses published earlier and later are then of one size. The first pose stays.
-    """
-    first = T_WC[0, :3]
-    before, after = T_WC[:, :3] - first, result.T_WC[:, :3] - result.T_WC[0, :3]
-    factor = float((before * after).sum() / (after * after).sum().clamp(min=1e-30))
-    if not factor > 0:
-        return result
-    poses = result.T_WC.clone()
-    poses[:, :3] = result.T_WC[0, :3] + factor * after
-    depth = tuple(InverseDepth(d.value / factor, d.information * factor**2) for d in result.depth)
-    return replace(result, T_WC=poses, depth=depth)

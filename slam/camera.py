@@ -1,4 +1,4 @@
-"""Camera models: projection, Jacobians, undistortion, calibration files, focal length."""
+"""Camera models: projection, Jacobians, undistortion, calibration files."""
 
 from __future__ import annotations
 
@@ -363,37 +363,3 @@ def _camera_from_fields(fields: object) -> Camera:
     return Camera(
         str(fields["model"]), width, height, fields["intrinsics"], fields.get("distortion") or ()
     )
-
-
-def focal_from_pointmap(
-    X_C: Tensor, confidence: Tensor, principal_point: tuple[float, float]
-) -> float:
-    """Focal length, px, that best projects a pointmap onto its own pixel grid.
-
-    Minimises the confidence-weighted sum of distances |pixel - f (x/z, y/z)| by Weiszfeld's
-    iteration (Wang et al., DUSt3R, CVPR 2024, section 3.3).
-
-    Args:
-        X_C: [H, W, 3] points of the pixels, camera frame.
-        confidence: [H, W] >= 0; 0 leaves the pixel out.
-        principal_point: (cx, cy), px.
-    Raises ValueError when no point lies in front of the camera, off its axis.
-    """
-    height, width = confidence.shape
-    v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    pixel = torch.stack([u, v], dim=-1).to(X_C.device).double()
-    pixel = pixel - pixel.new_tensor(principal_point)
-    valid = (confidence > 0) & (X_C[..., 2] > 0) & X_C.isfinite().all(dim=-1)
-    pixel, X, weight = pixel[valid], X_C[valid].double(), confidence[valid].double()
-    m = X[:, :2] / X[:, 2:]
-    if not (m.abs() > 0).any():
-        raise ValueError("focal length: wanted points in front of the camera with confidence > 0")
-    focal, reweighted = math.nan, weight
-    for _ in range(NEWTON_STEPS):
-        previous = focal
-        normal = (reweighted * (m * m).sum(-1)).sum()
-        focal = float((reweighted * (m * pixel).sum(-1)).sum() / normal)
-        if abs(focal - previous) < 1e-6 * abs(focal):
-            break
-        reweighted = weight / (pixel - focal * m).norm(dim=-1).clamp(min=1e-6)
-    return focal

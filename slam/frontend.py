@@ -227,7 +227,7 @@ class Frontend:
         )
         for self._guess in starts:
             other = self._attempt(keyframe, frame, T_guess, fine=True)
-            if better(attempt.result, other.result) is other.result:
+            if other.verified(self.config) and other.better_than(attempt):
                 attempt = other
             if attempt.good(self.config):
                 break
@@ -286,7 +286,7 @@ class Frontend:
         """
         settings, intrinsics = self.config.tracking, self.graph.intrinsics
         rolling = self.graph.readout != 0.0
-        twist = self.graph.twists([keyframe.frame.index])[0] if rolling else None
+        twist = self.graph.twist(keyframe.frame.index) if rolling else None
         measured = self._unrolled(keyframe, twist, frame, pair.forward, T_guess)
         arguments = (self.predictor.grid.pixel, keyframe.depth)
         result = track(*arguments, measured, T_guess, intrinsics, settings)

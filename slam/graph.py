@@ -222,7 +222,12 @@ class Graph:
             return se3_mul(self._keyframes[record.keyframe].T_WC, record.T_kf)
 
     def twists(self, indices: Sequence[int], until: int | None = None) -> Tensor:
-        """How points move in the camera's frame at some images, per second [N, 6].
+        """`twist` of several images [N, 6]."""
+        found = [self.twist(index, until) for index in indices]
+        return torch.stack(found) if found else torch.zeros(0, 6, dtype=torch.float64)
+
+    def twist(self, index: int, until: int | None = None) -> Tensor:
+        """How points move in the camera's frame at an image, per second [6].
 
         By the images before and after; 0 where no two solved poses within FAR of each other tell.
 
@@ -230,15 +235,11 @@ class Graph:
         """
         with self._lock:
             end = len(self._order) if until is None else bisect_right(self._order, until)
-            ends = [self._around(index, end) for index in indices]
-            told = [n for n, pair in enumerate(ends) if pair is not None]
-            out = torch.zeros(len(indices), 6, dtype=torch.float64)
-            if told:
-                first, last = zip(*(ends[n] for n in told), strict=True)
-                seconds = [b.seconds - a.seconds for a, b in zip(first, last, strict=True)]
-                poses = self._T_WC(first), self._T_WC(last)
-                out[told] = velocity(*poses, torch.tensor(seconds, dtype=torch.float64)[:, None])
-            return out
+            ends = self._around(index, end)
+            if ends is None:
+                return torch.zeros(6, dtype=torch.float64)
+            first, last = ends
+            return velocity(self.T_WC(first), self.T_WC(last), last.seconds - first.seconds)
 
     def _around(self, index: int, end: int) -> tuple[FrameRecord, FrameRecord] | None:
         place = bisect_left(self._order, index)
@@ -247,10 +248,6 @@ class Graph:
         if len(near) < 2 or not 0 < near[-1].seconds - near[0].seconds < FAR:
             return None
         return near[0], near[-1]
-
-    def _T_WC(self, records: Sequence[FrameRecord]) -> Tensor:
-        keyframes = torch.stack([self._keyframes[r.keyframe].T_WC for r in records])
-        return se3_mul(keyframes, torch.stack([r.T_kf for r in records]))
 
     def snapshot(self) -> Snapshot:
         """An immutable view of everything."""

@@ -83,7 +83,7 @@ def two_view_map(
     if not maps or maps[0].known_fraction < start.known_fraction:
         return None
     best = maps[0]
-    known = known_depths(best.depth, start)[(pair.forward.weight > 0).numpy()]
+    known = known_depths(best.depth, start)[pair.forward.weight > 0].numpy()
     T_ji = se3_matrix(best.T_ji).numpy()
     seen = rms_parallax(*_matches(grid, pair), known, T_ji, best.intrinsics) / grid.width
     if seen < parallax or (_ambiguous(maps, start) and not last_chance):
@@ -248,7 +248,7 @@ def _scaled(
     pair: PairPrediction, result: BundleAdjustment, start: StartSettings
 ) -> TwoViewMap | None:
     depth = result.depth[0]
-    known = torch.from_numpy(known_depths(depth, start))
+    known = known_depths(depth, start)
     weight = pair.forward.weight
     if not known.any():
         return None
@@ -269,9 +269,9 @@ def identity() -> Tensor:
     return torch.tensor(IDENTITY, dtype=torch.float64)
 
 
-def known_depths(depth: InverseDepth, start: StartSettings) -> np.ndarray:
+def known_depths(depth: InverseDepth, start: StartSettings) -> Tensor:
     """Which depths [P] are known well enough to count."""
-    return (depth.information > (start.known_sigma * depth.value) ** -2).numpy()
+    return depth.information > (start.known_sigma * depth.value) ** -2
 
 
 def spread(values: Sequence[Correspondence], count: int) -> Sequence[Correspondence]:

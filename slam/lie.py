@@ -22,6 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from slam import one_pose
+
 _NODES, _WEIGHTS = (torch.from_numpy(a) for a in np.polynomial.legendre.leggauss(8))
 
 
@@ -186,20 +188,22 @@ def se3_exp(xi: Tensor) -> Tensor:
 
 def se3_log(T: Tensor) -> Tensor:
     """Twist [..., 6] of an SE(3), angle in [0, pi]."""
+    if one_pose.is_one(T):
+        return one_pose.log(T)
     return sim3_log(se3_to_sim3(T))[..., :6]
 
 
 def se3_mul(a: Tensor, b: Tensor) -> Tensor:
     """The motion b followed by a."""
-    if _is_one(a) and _is_one(b):
-        return _one_se3_mul(a, b)
+    if one_pose.is_one(a) and one_pose.is_one(b):
+        return one_pose.mul(a, b)
     return torch.cat([se3_act(a, b[..., :3]), so3_mul(a[..., 3:], b[..., 3:])], -1)
 
 
 def se3_inv(T: Tensor) -> Tensor:
     """The inverse motion."""
-    if _is_one(T):
-        return _one_se3_inv(T)
+    if one_pose.is_one(T):
+        return one_pose.inv(T)
     q = so3_inv(T[..., 3:])
     return torch.cat([-so3_act(q, T[..., :3]), q], -1)
 
@@ -249,35 +253,6 @@ def _broadcast(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         return a, b
     shape = torch.broadcast_tensors(a[..., :1], b[..., :1])[0].shape[:-1]
     return a.expand(*shape, a.shape[-1]), b.expand(*shape, b.shape[-1])
-
-
-def _is_one(T: Tensor) -> bool:
-    """Whether it is one pose [7] as the tracker handles them: numbers are 10 times as fast then."""
-    return T.ndim == 1 and T.dtype == torch.float64 and T.is_cpu and not T.requires_grad
-
-
-def _one_se3_mul(a: Tensor, b: Tensor) -> Tensor:
-    tx, ty, tz, ax, ay, az, aw = a.tolist()
-    x, y, z, bx, by, bz, bw = b.tolist()
-    cx, cy, cz = 2 * (ay * z - az * y), 2 * (az * x - ax * z), 2 * (ax * y - ay * x)
-    product = [
-        tx + x + aw * cx + (ay * cz - az * cy),
-        ty + y + aw * cy + (az * cx - ax * cz),
-        tz + z + aw * cz + (ax * cy - ay * cx),
-        aw * bx + bw * ax + (ay * bz - az * by),
-        aw * by + bw * ay + (az * bx - ax * bz),
-        aw * bz + bw * az + (ax * by - ay * bx),
-        aw * bw - ax * bx - ay * by - az * bz,
-    ]
-    return torch.tensor(product, dtype=torch.float64)
-
-
-def _one_se3_inv(T: Tensor) -> Tensor:
-    tx, ty, tz, qx, qy, qz, qw = T.tolist()
-    inverse = torch.tensor([0.0, 0.0, 0.0, -qx, -qy, -qz, qw], dtype=torch.float64)
-    point = torch.tensor([-tx, -ty, -tz, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
-    inverse[:3] = _one_se3_mul(inverse, point)[:3]
-    return inverse
 
 
 def _norm(v: Tensor) -> Tensor:

@@ -79,7 +79,7 @@ def fill_holes(grid: Grid, depth: InverseDepth, settings: MappingSettings) -> In
     for size in (3, 5):
         total = cv2.boxFilter(information, -1, (size, size), normalize=False)
         mean = cv2.boxFilter(value * information, -1, (size, size), normalize=False)
-        hole = (information <= 0) & (total > 0)
+        hole = (information <= 0) & (mean > 0)
         value[hole] = mean[hole] / total[hole]
         information[hole] = (settings.hole_sigma * value[hole]) ** -2
     known = information > 0
@@ -89,7 +89,7 @@ def fill_holes(grid: Grid, depth: InverseDepth, settings: MappingSettings) -> In
     )
 
 
-def extrapolated(grid: Grid, depth: InverseDepth, known: np.ndarray) -> InverseDepth:
+def extrapolated(grid: Grid, depth: InverseDepth, known: Tensor) -> InverseDepth:
     """The depth where it is known [P], and planes through the known ones around it elsewhere.
 
     Inverse depth is linear over the image of a plane. Lines are fitted to ever larger surroundings
@@ -97,7 +97,7 @@ def extrapolated(grid: Grid, depth: InverseDepth, known: np.ndarray) -> InverseD
     everywhere: it is a guess of where to look.
     """
     shape = (grid.rows, grid.columns)
-    weight = known.reshape(shape).astype(np.float64)
+    weight = known.reshape(shape).numpy().astype(np.float64)
     value = depth.value.reshape(shape).numpy().astype(np.float64)
     v, u = np.mgrid[: grid.rows, : grid.columns] / grid.columns
     out = np.where(weight > 0, value, np.nan)
@@ -112,7 +112,7 @@ def extrapolated(grid: Grid, depth: InverseDepth, known: np.ndarray) -> InverseD
             A[enough] + flat[enough] + 1e-12 * np.eye(3), right[enough][..., None]
         )
         out[enough] = (np.stack(basis, -1)[enough] * slope[..., 0]).sum(-1)
-    middle = np.median(value[weight > 0]) if known.any() else 1.0
+    middle = np.median(value[weight > 0]) if weight.any() else 1.0
     filled = np.clip(np.nan_to_num(out, nan=middle), 0.01 * middle, 100 * middle)
     return InverseDepth(
         torch.from_numpy(filled.reshape(-1)).float(), torch.ones_like(depth.information)

@@ -20,11 +20,16 @@ def thinned(grid: Grid) -> Tensor:
 
 def pack(grid: Grid, measured: Correspondence) -> Tensor:
     """[Q, 3] int16: flow (u, v) and weight of a quarter of the grid pixels."""
-    keep = thinned(grid)
-    flow = ((measured.target - grid.pixel)[keep] / FLOW_STEP).round()
-    weight = (measured.weight[keep] / WEIGHT_STEP).round().clamp(max=32767)
+    flow = ((_thin(grid, measured.target) - _thin(grid, grid.pixel)) / FLOW_STEP).round()
+    weight = (_thin(grid, measured.weight[:, None])[:, 0] / WEIGHT_STEP).round().clamp(max=32767)
     weight = torch.where(flow.abs().amax(-1) > 32767, 0.0, weight)
     return torch.cat([flow.clamp(-32767, 32767), weight[:, None]], -1).to(torch.int16)
+
+
+def _thin(grid: Grid, values: Tensor) -> Tensor:
+    """Values [Q, C] at the thinned places, of [P, C] at all."""
+    channels = values.shape[-1]
+    return values.reshape(grid.rows, grid.columns, channels)[::2, ::2].reshape(-1, channels)
 
 
 def unpack(grid: Grid, packed: Tensor) -> tuple[Tensor, Correspondence]:

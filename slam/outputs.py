@@ -86,6 +86,8 @@ class RunResult:
             f"{report['frames_per_second']['loop']:.1f} frames/s in the loop, "
             f"{report['frames_per_second']['with_final_adjustment']:.1f} with the final adjustment",
         ]
+        if report.get("latency"):
+            lines.append(_real_time_words(report["dropped"], report["latency"]))
         if report.get("focal"):
             focal = report["focal"]
             sigma = focal["sigma_pixels"]
@@ -103,6 +105,12 @@ def _ate_words(ate: dict[str, float]) -> str:
         f"{ate['sim3_rmse']:.4f} m after Sim(3) alignment "
         f"({100 * ate['sim3_rmse'] / max(ate['path_length'], 1e-9):.2f} % of the path)"
     )
+
+
+def _real_time_words(dropped: int, latency: list[dict[str, float]]) -> str:
+    waits = [1e3 * (frame["posed"] - frame["captured"]) for frame in latency]
+    p50, p95 = np.percentile(waits, [50, 95])
+    return f"{dropped} frames dropped; {p50:.0f} ms (p95 {p95:.0f} ms) from image to pose"
 
 
 def save(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import sys
@@ -109,6 +110,7 @@ def _loop(
     live = RealTime(source.images()) if config.run.realtime else None
     images: Generator[Image, None, None] = source.images() if live is None else iter(live)
     broken: Exception | None = None
+    gc.freeze()  # what is loaded by now is no garbage: a collection need not walk through it
     journal.started = time.perf_counter()
     try:
         with progress(len(source.times)) as bar, closing(images) as stream:

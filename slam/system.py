@@ -15,6 +15,7 @@ from slam.config import Config
 from slam.frame import Image, Keyframe, Step
 from slam.frontend import Frontend
 from slam.graph import Graph
+from slam.initialization import known_depths
 from slam.predictors import make_predictor
 from slam.refinement import fill_gaps, refine_frames
 from slam.timing import Timings
@@ -59,6 +60,7 @@ class Slam:
         )
         self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._ahead: int | None = None  # frames since the keyframe at work; None = none is
+        self._most_ahead = config.run.ahead
         self._linked = 1  # keyframes that the backend knows, in real time; the first has no links
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="backend", daemon=True)
@@ -68,7 +70,7 @@ class Slam:
         """Takes one image; raises here what went wrong in the backend."""
         self._check()
         if self._ahead is not None:
-            if self._ahead >= self.config.run.ahead:
+            if self._ahead >= self._most_ahead:
                 self._catch_up()
             else:
                 self._ahead += 1
@@ -77,6 +79,7 @@ class Slam:
     def finish(self) -> None:
         """Drains the backend, poses the early frames, adjusts everything, poses every frame."""
         self._catch_up()
+        self._most_ahead = 0  # early frames get records that the backend may be reading
         with self.timings.measure("final early frames"):
             self.frontend.pose_early()
             self._catch_up()
@@ -109,6 +112,8 @@ class Slam:
         keyframes = self.graph.keyframes()[: number + 1]
         self._tasks.put(lambda: self.backend.step(keyframes, number))
         self._ahead = 0
+        if self._most_ahead == 0:
+            self._catch_up()
 
     def _adjust_new(self) -> None:
         """Takes all keyframes that are new by now at once: where it is behind it catches up."""
@@ -119,17 +124,19 @@ class Slam:
             self._linked = len(keyframes)
 
     def _on_restart(self) -> None:
+        self._drain()
         self._linked = 1
         self.backend.reset()
 
     def _good_start(self) -> bool | None:
         """Whether the first keyframes explain their measurements and know their depths.
 
-        None while the backend has not come to them, in real time.
+        None while the backend has not come to them, in real time; it is not waited for.
         """
-        if self.config.run.realtime and self._tasks.unfinished_tasks > 0:
+        if not self.config.run.realtime:
+            self._catch_up()
+        elif self._linked < min(len(self.graph), self.config.start.trial_keyframes):
             return None
-        self._catch_up()
         start = self.config.start
         known = max(known_share(k, self.config) for k in self.graph.keyframes())
         return self.backend.last_cost < start.trial_cost and known > start.trial_known
@@ -166,8 +173,7 @@ class Slam:
 
 def known_share(keyframe: Keyframe, config: Config) -> float:
     """Share of a keyframe's depths that are known, of those whose texture lets them be."""
-    depth, texture = keyframe.depth, keyframe.frame.features.texture
-    known = depth.information > (config.start.known_sigma * depth.value) ** -2
-    measurable = texture > config.flow.texture_noise
+    known = known_depths(keyframe.depth, config.start)
+    measurable = keyframe.frame.features.texture > config.flow.texture_noise
     few = int(measurable.sum()) < config.start.minimum_points
     return float((known if few else known[measurable]).float().mean())

@@ -6,7 +6,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,15 @@ def weights(slam_data: Path) -> Path:
     if not path.is_file():
         pytest.skip(f"no weights of RAFT-small at {path}")
     return path
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For many small problems, where handing them round costs more than it brings."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)

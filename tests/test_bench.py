@@ -226,7 +226,8 @@ def test_speed_of_a_looped_source(run_cli: Command, tmp_path: Path) -> None:
     assert stages["encode"]["count"] == 23
     assert stages["encode"]["thread"] == stages["wait for backend"]["thread"] == "frontend"
     assert stages["backend edges"]["thread"] == "backend"
-    assert stages["backend edges"]["count"] == content["keyframes"] - 1
+    waiting = 1  # the last keyframe may be at work when the loop ends
+    assert 0 <= content["keyframes"] - 1 - stages["backend edges"]["count"] <= waiting
     assert stages["final adjustment"]["share_of_loop"] is None
     frontend = [row["share_of_loop"] for row in content["stages"] if row["thread"] == "frontend"]
     assert 0.5 < sum(share for share in frontend if share is not None) <= 1.0
@@ -302,6 +303,8 @@ def test_twins_agree_with_the_kernels(device: torch.device) -> None:
         "dense_ba_step",
         "unroll_target",
         "refine_flow",
+        "match_rays",
+        "refine_matches",
     }
     for case in cases:
         native, twin = case.native(), case.twin()
@@ -348,6 +351,8 @@ def test_kernel_times_are_printed_and_written(
         assert row["times_faster"] == pytest.approx(row["torch_ms"] / row["native_ms"])
         rate = row["megabytes"] / row["native_ms"]
         assert row["gigabytes_per_s"] == pytest.approx(rate)
+        matching = row["kernel"] in ("match_rays", "refine_matches")
+        assert (row["matches_per_s"] > 1e4) == matching
         assert row["difference"] < 5e-3
 
 

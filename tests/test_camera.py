@@ -13,7 +13,6 @@ import torch
 
 from slam.camera import (
     Camera,
-    focal_from_pointmap,
     load_calibration,
     published_calibration,
     save_calibration,
@@ -164,37 +163,6 @@ def test_field_of_view_spans_the_whole_width() -> None:
     assert camera.resized(320, 240).horizontal_fov == pytest.approx(90)
     equidistant = Camera("kannala_brandt", 400, 400, (100, 100, 199.5, 199.5), (0, 0, 0, 0))
     assert equidistant.horizontal_fov == pytest.approx(math.degrees(4))
-
-
-@pytest.mark.parametrize("outliers", [0.0, 0.2])
-def test_focal_from_pointmap_recovers_the_focal_despite_outliers(outliers: float) -> None:
-    camera = Camera("pinhole", 80, 60, (93, 93, 41, 28))
-    generator = torch.Generator().manual_seed(3)
-    depth = 1 + torch.rand(60, 80, 1, generator=generator)
-    X_C = camera.unproject(pixel_grid(camera).float()) * depth
-    wrong = torch.rand(60, 80, generator=generator) < outliers
-    X_C[wrong] = X_C[wrong] * torch.tensor([3.0, 3.0, 1.0])
-    X_C[0, :5] = torch.nan
-    X_C[1, :5, 2] = -1
-    confidence = torch.ones(60, 80)
-    focal = focal_from_pointmap(X_C, confidence, (41, 28))
-    assert focal == pytest.approx(93, rel=1e-4)
-    confidence[wrong] = 0
-    assert focal_from_pointmap(X_C, confidence, (41, 28)) == pytest.approx(93, rel=1e-5)
-
-
-def test_focal_from_pointmap_weighs_by_confidence() -> None:
-    near, far = (Camera("pinhole", 80, 60, (f, f, 40, 30)) for f in (60, 120))
-    X_C = near.unproject(pixel_grid(near))
-    X_C[30:] = far.unproject(pixel_grid(far))[30:]
-    confidence = torch.ones(60, 80)
-    confidence[30:] = 5
-    assert focal_from_pointmap(X_C, confidence, (40, 30)) == pytest.approx(120, rel=1e-3)
-
-
-def test_focal_from_pointmap_refuses_points_behind_the_camera() -> None:
-    with pytest.raises(ValueError, match="in front of the camera"):
-        focal_from_pointmap(-torch.ones(4, 4, 3), torch.ones(4, 4), (2, 2))
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ def test_what_is_matched_well_is_measured_once(
     predictor.pair(first, second, PairGuess())
     assert efforts[1:] == [Effort.TRACKING, Effort.KEYFRAME]
     predictor.pair(first, second, PairGuess(), fine=True)
-    assert efforts[3:] == [Effort.KEYFRAME, Effort.FULL]
+    assert efforts[3:] == [Effort.KEYFRAME]
 
 
 def test_two_frames_of_a_drive_start_a_map(drive: Drive, predictor: FlowPredictor) -> None:

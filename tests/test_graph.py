@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from slam.frame import (
     Correspondence,
@@ -49,6 +51,44 @@ def test_frames_are_rescaled_with_their_keyframes_depths() -> None:
     graph.set_record(record(1, 0, 0.5))
     graph.adopt({}, {0: keyframe(0, depth=0.25).depth})
     assert float(graph.record(1).T_kf[0]) == 2.0
+
+
+def test_what_was_made_since_an_adjustment_follows_the_newest_it_knew() -> None:
+    """Pose, depths and frames, as seen from that keyframe: turned, moved and twice as large."""
+    graph = Graph((1.0, 1.0, 0.0, 0.0))
+    for index, x in ((0, 0.0), (10, 1.0), (20, 2.0), (30, 2.0)):
+        T_WC = posed(x, 0, 0)
+        graph.add_keyframe(replace(keyframe(index, depth=0.5), T_WC=T_WC))
+    graph.set_record(record(5, 0, 0.5))
+    graph.set_record(record(25, 2, 0.5))
+    quarter = posed(4.0, 5.0, 0.0, about_z=torch.pi / 2)
+    graph.adopt({1: quarter}, {1: keyframe(10, depth=0.25).depth}, newest=1)
+    first, newest, *since = graph.keyframes()
+    assert torch.equal(first.T_WC, posed(0, 0, 0)) and float(first.depth.value[0]) == 0.5
+    assert torch.equal(newest.T_WC, quarter)
+    for follower in since:
+        torch.testing.assert_close(follower.T_WC, posed(4.0, 7.0, 0.0, about_z=torch.pi / 2))
+        assert follower.depth.value.tolist() == [0.25] * 4
+        assert follower.depth.information.tolist() == [4.0] * 4
+    moved = graph.T_WC(graph.record(25))[:3]
+    torch.testing.assert_close(moved, torch.tensor([4.0, 8.0, 0.0], dtype=torch.float64))
+    assert float(graph.record(5).T_kf[0]) == 0.5
+
+
+def test_without_newer_keyframes_nothing_follows() -> None:
+    graph = Graph((1.0, 1.0, 0.0, 0.0))
+    for index in range(2):
+        graph.add_keyframe(keyframe(index))
+    graph.adopt({0: posed(1.0, 0.0, 0.0)}, {})  # newest not given: all were known
+    assert torch.equal(graph.keyframe(1).T_WC, IDENTITY)
+    graph.adopt({0: posed(2.0, 0.0, 0.0)}, {}, newest=1)
+    assert torch.equal(graph.keyframe(1).T_WC, IDENTITY)
+
+
+def posed(x: float, y: float, z: float, about_z: float = 0.0) -> Tensor:
+    """A pose [7] at a place, turned."""
+    turn = [0.0, 0.0, math.sin(about_z / 2), math.cos(about_z / 2)]
+    return torch.tensor([x, y, z, *turn], dtype=torch.float64)
 
 
 def test_scale_change_is_one_where_nothing_was_measured() -> None:

@@ -47,6 +47,11 @@ def inputs(count: int = P) -> dict[str, Tensor]:
         "weight": torch.rand(count, generator=g),
         "X_k": 1 + torch.rand(count, 3, generator=g),
         "X_f": 1 + torch.rand(count, 3, generator=g),
+        "rays": torch.randn(*size, 4, generator=g),
+        "starts": 0.3 * torch.rand(2, count, 2, generator=g) * rows,
+        "descriptors": torch.randn(*size, 20, generator=g),
+        "sought": torch.randn(count, 20, generator=g),
+        "active": torch.rand(count, generator=g) > 0.1,
         "T_ji": se3_exp(0.05 * torch.randn(6, generator=g).double()),
         "T_kf": sim3_exp(0.05 * torch.randn(7, generator=g).double()),
     }
@@ -149,14 +154,27 @@ def refine(**a: Any) -> Any:
     return [a["flow"]]
 
 
+def match(**a: Any) -> Any:
+    options = {"iterations": 5, "damping": 1e-3} | {n: a[n] for n in OPTIONS if n in a}
+    return kernels.match_rays(a["rays"], a["X_f"], a["starts"], **options)
+
+
+def refine_match(**a: Any) -> Any:
+    names = ("descriptors", "sought", "rays", "X_f", "pixel", "active")
+    options = {"radius": 2, "dilation": 2} | {n: a[n] for n in OPTIONS if n in a}
+    return kernels.refine_matches(*(a[n] for n in names), **options)
+
+
 def dense_step(problem: DenseProblem, **a: float) -> Any:
     options = {"damping": 1e-3, "depth_damping": 0.0, "min_value": 0.01, "max_value": 10.0} | a
     return kernels.dense_ba_step(problem, **options)
 
 
-CALLS = [pose, solve, ray, pixel_depth, triangulate, fuse, warp, unroll, refine]
+CALLS = [
+    pose, solve, ray, pixel_depth, triangulate, fuse, warp, unroll, refine, match, refine_match
+]  # fmt: skip
 IN_PLACE = (fuse, refine)
-OPTIONS = ("radius", "iterations", "regularisation", "longest_step")  # of refine
+OPTIONS = ("radius", "iterations", "regularisation", "longest_step", "damping", "dilation")
 
 
 def bits(value: Any) -> list[Any]:
@@ -254,6 +272,8 @@ USED = {
     warp: ("inverse_depth", "information"),
     unroll: ("pixel", "inverse_depth", "target"),
     refine: ("first", "second", "flow"),
+    match: ("X_f",),
+    refine_match: ("descriptors", "sought", "rays", "X_f", "pixel", "active"),
 }
 ARGUMENTS = [(call, name) for call, names in USED.items() for name in names]
 
@@ -304,6 +324,20 @@ def test_wrong_arrays_are_one_clear_line(call: Any, name: str) -> None:
         (refine, {"longest_step": 0.0}, "longest_step: want a number > 0"),
         (refine, {"flow": torch.zeros(12, 1, 3)}, "flow: want shape [12, 1, 2]"),
         (refine, {"second": torch.zeros(3, 4, dtype=torch.uint8)}, "second: want shape [12, 1]"),
+        (match, {"rays": torch.zeros(3, 4, 3)}, "rays: want shape [-1, -1, 4]"),
+        (match, {"rays": torch.zeros(3, 0, 4)}, "rays: want at least one pixel to search"),
+        (match, {"starts": torch.zeros(2, 7, 2)}, "starts: want shape [-1, 12, 2]"),
+        (match, {"starts": torch.zeros(0, 12, 2)}, "starts: want shape [1 or more, P, 2]"),
+        (match, {"iterations": 0}, "iterations: want a number > 0, got 0"),
+        (match, {"damping": -1.0}, "damping: want a number >= 0, got -1.0"),
+        (refine_match, {"sought": torch.zeros(12, 3)}, "sought: want shape [12, 20]"),
+        (refine_match, {"radius": -1}, "radius: want a number >= 0, got -1"),
+        (refine_match, {"dilation": -1}, "dilation: want a number >= 0, got -1"),
+        (
+            refine_match,
+            {"descriptors": torch.zeros(12, 1, 33), "sought": torch.zeros(12, 33)},
+            "descriptors: want 1 to 32 channels, got 33",
+        ),
     ],
 )
 def test_wrong_values_name_the_argument(call: Any, change: dict[str, Any], message: str) -> None:

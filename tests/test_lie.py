@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from reference import hat4
 from torch import Tensor
 
-from slam import lie
+from slam import lie, one_pose
 from slam.lie import SE3, SO3, Sim3
 
 GROUPS = [SO3, SE3, Sim3]
@@ -81,6 +82,38 @@ def test_exp_is_the_matrix_exponential_and_log_its_inverse(group: type[SO3], ang
     T = group.exp(xi)
     torch.testing.assert_close(matrix4(T), oracle(xi), rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(T.log(), xi, rtol=1e-8, atol=1e-8 if angle > 3 else 1e-11)
+
+
+@pytest.mark.parametrize("angle", [*ANGLES, torch.pi])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_one_pose_alone_is_as_in_a_batch(angle: float, sign: float) -> None:
+    """Single float64 poses go another way; both signs of a quaternion are one pose."""
+    xi = twist(SE3, 12, count=20)
+    xi[:, 3:] *= angle / xi[:, 3:].norm(dim=1, keepdim=True)
+    T, other = lie.se3_exp(xi), lie.se3_exp(twist(SE3, 13, count=20))
+    T[:, 3:] *= sign
+    assert one_pose.is_one(T[0]) and not one_pose.is_one(T)
+    close = {"rtol": 1e-12, "atol": 1e-12}
+    torch.testing.assert_close(alone(lie.se3_inv, T), lie.se3_inv(T), **close)
+    torch.testing.assert_close(alone(lie.se3_mul, T, other), lie.se3_mul(T, other), **close)
+    torch.testing.assert_close(alone(lie.se3_mul, other, T), lie.se3_mul(other, T), **close)
+    close = {"rtol": 1e-8, "atol": 1e-8 if angle > 3 else 1e-11}
+    got, wanted = alone(lie.se3_log, T), lie.se3_log(T)
+    torch.testing.assert_close(got[:, 3:].norm(dim=1), wanted[:, 3:].norm(dim=1), **close)
+    if angle < torch.pi:
+        torch.testing.assert_close(got, wanted, **close)
+    torch.testing.assert_close(lie.se3_matrix(lie.se3_exp(got)), lie.se3_matrix(T), **close)
+
+
+def alone(function: Callable[..., Tensor], *poses: Tensor) -> Tensor:
+    """A function of poses [N, 7], given one at a time."""
+    return torch.stack([function(*each) for each in zip(*poses, strict=True)])
+
+
+def test_only_a_single_float64_pose_without_gradient_is_one() -> None:
+    T = lie.se3_exp(torch.zeros(6, dtype=torch.float64))
+    assert one_pose.is_one(T)
+    assert not any(one_pose.is_one(t) for t in (T.float(), T[None], T.clone().requires_grad_()))
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 0.3, 1.0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,17 +27,10 @@ from slam.rendering.sample import INTRINSICS, render_sample_depth, sample_times,
 from slam.sources import open_source
 from slam.system import Slam
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 WIDTH, HEIGHT = 400, 300  # px, the working images of the sample
 NEAR, FAR = (60, 63), (64, 82)  # frames of the sample some 20 px and some 107 px apart
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that wait for each other take ten times as long on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -21,9 +21,9 @@ def run_on(run_cli: Command, source: Path, out: Path, *arguments: str) -> dict:
 @pytest.mark.parametrize(
     ("name", "limit"),
     [
-        ("rgbd_dataset_freiburg1_xyz", 0.015),
-        ("icl_living_room_kt3", 0.008),
-        ("icl_office_kt0", 0.003),
+        ("rgbd_dataset_freiburg1_xyz", 0.0085),
+        ("icl_living_room_kt3", 0.003),
+        ("icl_office_kt0", 0.002),
     ],
 )
 def test_trajectory_error(
@@ -32,9 +32,8 @@ def test_trajectory_error(
     report = run_on(run_cli, slam_data / name, tmp_path / "out")
     assert report["ate"]["sim3_rmse"] <= limit
     assert report["posed"] >= 0.99 * report["frames"]
-    if name.startswith("icl"):
-        assert report["ate"]["rotation_rmse_deg"] <= 1.0
-    else:
+    assert report["ate_causal"]["sim3_rmse"] <= 2 * report["ate"]["sim3_rmse"]
+    if name.startswith("rgbd"):
         check_depth(run_cli("eval-depth", tmp_path / "out", slam_data / name, "--json"))
 
 
@@ -57,8 +56,8 @@ def test_written_trajectory_compares_with_the_data_sets_own_file(
         "eval", tmp_path / "out" / "trajectory.txt", source / "groundtruth.txt", "--json"
     )
     values = json.loads(result.out)
-    assert values["ate_sim3_m"]["rmse"] <= 0.003
-    assert values["rotation_deg"]["rmse"] <= 1.0
+    assert values["ate_sim3_m"]["rmse"] <= 0.002
+    assert values["rpe_second"]["rotation_deg"]["rmse"] <= 0.2  # absolute: a short path says little
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from sequences import SAMPLE, cut_sample
 
 from slam.evaluation import evaluate_files
 from slam.export import read_ply
+from slam.frame import Keyframe
 from slam.trajectory import read_trajectory
 
 Command = Callable[..., CommandResult]
@@ -151,10 +153,14 @@ def test_config_is_the_same_for_all_sources_but_for_the_source(
 
 def test_real_time_poses_frames_as_they_come(tmp_path: Path, run_cli: Command) -> None:
     out = tmp_path / "live"
-    assert run_cli("run", SAMPLE, "--realtime", "--out", out, "-q").code == 0
+    result = run_cli("run", SAMPLE, "--realtime", "--out", out, "-q")
+    assert result.code == 0
     report = report_of(out)
+    assert re.search(rf"^{report['dropped']} frames dropped; \d+ ms \(p95", result.out, re.M)
     assert report["posed"] + report["dropped"] + len(report["damaged"]) == 300
     assert all(f["posed"] >= f["captured"] for f in report["latency"])
+    published = read_trajectory(out / "trajectory_causal.txt")
+    assert len(published) > 0.5 * report["processed"]  # the start does not stay on trial
     assert report["ate"]["sim3_rmse"] < 0.03 * report["ate"]["path_length"]
 
 
@@ -266,10 +272,10 @@ def test_a_failing_backend_saves_what_there_is(
 
     whole = Backend.step
 
-    def step(self: Backend, number: int) -> None:
+    def step(self: Backend, keyframes: list[Keyframe], number: int) -> None:
         if number == 4:
             raise ValueError("the solver broke")
-        whole(self, number)
+        whole(self, keyframes, number)
 
     monkeypatch.setattr(Backend, "step", step)
     source = cut_sample(tmp_path / "cut", range(60))

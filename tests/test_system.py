@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -11,11 +12,13 @@ from itertools import pairwise
 import pytest
 import torch
 from sequences import cut_sample
+from torch import Tensor
 
 from slam.backend import Backend
 from slam.camera import Camera
 from slam.config import Config
-from slam.frame import Image, Step, TrackState
+from slam.frame import Image, Keyframe, Step, TrackState
+from slam.frontend import Frontend
 from slam.mapping import covisibility, relative
 from slam.sources import open_source
 from slam.system import Slam
@@ -126,8 +129,8 @@ def test_frames_follow_their_keyframe(finished: Finished) -> None:
 def test_an_error_in_the_backend_is_raised_where_images_are_fed(
     sequence: Sequence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(backend: Backend, number: int) -> None:
-        raise ArithmeticError(f"keyframe {number} is cursed")
+    def broken(backend: Backend, keyframes: list[Keyframe], first: int) -> None:
+        raise ArithmeticError(f"keyframe {first} is cursed")
 
     monkeypatch.setattr(Backend, "step", broken)
     with closing(started(sequence)) as slam:
@@ -143,7 +146,7 @@ def test_an_error_in_the_backend_is_raised_where_images_are_fed(
 def test_in_real_time_the_error_comes_with_a_later_call(
     sequence: Sequence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(backend: Backend, number: int) -> None:
+    def broken(backend: Backend, keyframes: list[Keyframe], first: int) -> None:
         raise ArithmeticError("cursed")
 
     monkeypatch.setattr(Backend, "step", broken)
@@ -156,6 +159,31 @@ def test_in_real_time_the_error_comes_with_a_later_call(
         for image in sequence.images:
             slam.feed(image)
         slam.finish()
+
+
+def test_in_real_time_a_start_is_judged_though_the_backend_is_never_idle(
+    sequence: Sequence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act, ended = Backend.step, threading.Event()
+
+    def behind(backend: Backend, keyframes: list[Keyframe], first: int) -> None:
+        act(backend, keyframes, first)
+        give_up = time.monotonic() + 5
+        while len(backend.graph) == len(keyframes) and time.monotonic() < give_up:
+            if ended.wait(0.001):
+                return  # else only when there is another keyframe to do
+
+    monkeypatch.setattr(Backend, "step", behind)
+    config = small(flow=0.04, trial_flow=0.04)
+    live = replace(config, run=replace(config.run, realtime=True))
+    with closing(started(sequence, live)) as slam:
+        steps = []
+        for image in sequence.images:
+            steps.append(slam.feed(image))
+            time.sleep(0.03)  # the camera's pace
+        ended.set()
+        assert len(slam.graph) > config.start.trial_keyframes + 2
+    assert sum(step.T_WC is not None for step in steps) > 3
 
 
 def test_close_ends_every_thread(sequence: Sequence) -> None:
@@ -171,7 +199,7 @@ def test_close_ends_every_thread(sequence: Sequence) -> None:
 def test_close_ends_every_thread_after_an_error(
     sequence: Sequence, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(backend: Backend, number: int) -> None:
+    def broken(backend: Backend, keyframes: list[Keyframe], first: int) -> None:
         raise ArithmeticError
 
     before = set(threading.enumerate())
@@ -194,13 +222,82 @@ def test_too_few_images_for_a_map_finish_all_the_same(sequence: Sequence, count:
         assert all(s.T_WC is None for s in steps)
 
 
-def test_two_runs_are_equal_to_the_bit(finished: Finished, sequence: Sequence) -> None:
-    with closing(started(sequence)) as slam:
+@pytest.mark.parametrize("slow", ["backend", "frontend"])
+def test_offline_results_do_not_depend_on_which_thread_is_fast(
+    sequence: Sequence, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """To the bit: with a start thrown away, keyframes among its frames, and a rolling shutter."""
+    config = small(flow=0.05)
+    config = replace(
+        config,
+        start=replace(config.start, trial_cost=0.0, trials=2),
+        shutter=replace(config.shutter, readout=0.02),
+    )
+    assert config.run.ahead > 1
+    usual = results_of(sequence, config)
+    assert usual.early_keyframes > 0
+    owner, name = (Backend, "step") if slow == "backend" else (Frontend, "_track")
+    act = getattr(owner, name)
+
+    def late(*arguments: object, **named: object) -> object:
+        time.sleep(0.15 if slow == "backend" else 0.03)
+        return act(*arguments, **named)
+
+    monkeypatch.setattr(owner, name, late)
+    assert differences(usual, results_of(sequence, config)) == []
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """What came out of a run."""
+
+    poses: dict[str, Tensor]  # [7], as published at once and in the end, by what they are
+    depths: list[Tensor]  # [2, P] of each keyframe
+    early_keyframes: int  # made after the last image
+
+
+def results_of(sequence: Sequence, config: Config) -> Results:
+    with closing(started(sequence, config)) as slam:
+        steps = [slam.feed(image) for image in sequence.images]
+        count = len(slam.graph)
+        slam.finish()
+        graph = slam.graph
+        poses = {f"published {s.record.index}": s.T_WC for s in steps if s.T_WC is not None}
+        poses |= {f"final {r.index}": graph.T_WC(r) for r in graph.records()}
+        depths = [torch.stack([k.depth.value, k.depth.information]) for k in graph.keyframes()]
+        return Results(poses, depths, len(graph) - count)
+
+
+def differences(first: Results, second: Results) -> list[str]:
+    """What is not the same to the bit."""
+    assert first.poses.keys() == second.poses.keys() and len(first.depths) == len(second.depths)
+    moved = [
+        name for name, pose in first.poses.items() if not torch.equal(pose, second.poses[name])
+    ]
+    both = enumerate(zip(first.depths, second.depths, strict=True))
+    return moved + [f"depth {n}" for n, (a, b) in both if not torch.equal(a, b)]
+
+
+def test_the_frontend_is_at_most_so_many_frames_ahead(
+    sequence: Sequence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    act, began, ended, behind = Backend.step, [0], [0], [0]
+
+    def late(backend: Backend, keyframes: list[Keyframe], first: int) -> None:
+        began[0] = fed[0]
+        time.sleep(0.3)
+        act(backend, keyframes, first)
+        behind.append(fed[0] - began[0])
+        ended[0] += 1
+
+    monkeypatch.setattr(Backend, "step", late)
+    config, fed = small(), [0]
+    with closing(started(sequence, config)) as slam:
         for image in sequence.images:
             slam.feed(image)
-        slam.finish()
-        for ours, theirs in zip(slam.graph.records(), finished.slam.graph.records(), strict=True):
-            assert torch.equal(slam.graph.T_WC(ours), finished.slam.graph.T_WC(theirs))
+            fed[0] += 1
+    assert ended[0] > 3
+    assert 1 < max(behind) <= config.run.ahead + 1  # the keyframe's own image counts when it ends
 
 
 def test_a_view_seen_again_is_posed_and_feeds_no_depths(sequence: Sequence) -> None:

@@ -3,6 +3,7 @@
 #include "dense_terms.h"
 #include "flow_refinement.h"
 #include "inverse_depth.h"
+#include "matching.h"
 #include "residuals.h"
 #include "shutter.h"
 
@@ -39,6 +40,8 @@ struct Loops {
                const float* new_information, const FusionOptions&, int64_t begin, int64_t end);
   void (*refine_flow)(const FlowRefinement&);
   void (*unroll)(const Unrolling&, int64_t pixels);
+  void (*match_rays)(const RayMatching&, int64_t begin, int64_t end);
+  void (*refine_matches)(const MatchRefinement&, int64_t begin, int64_t end);
 };
 
 const Loops& loops();  // for this processor

@@ -9,6 +9,7 @@
 #include "dense_ba.h"
 #include "depth_filter.h"
 #include "flow_refinement.h"
+#include "matching.h"
 #include "pose_solver.h"
 #include "shutter.h"
 
@@ -237,6 +238,46 @@ void refine_flow(Array<const uint8_t, -1, -1> first, Array<const uint8_t, -1, -1
                 refine_flow_cuda(r, iterations, at.device, at.stream));
 }
 
+using Rays = Array<const float, -1, -1, 4>;
+
+void match_rays(Rays rays, Triples points, Array<const float, -1, -1, 2> starts, int iterations,
+                float damping, Array<float, -1, 2> target, Array<float, -1> error,
+                Array<float, -1> gap, int threads, uintptr_t stream) {
+  const RayMatching m = {rays.data(),          points.data(),
+                         starts.data(),        target.data(),
+                         error.data(),         gap.data(),
+                         int(rays.shape(0)),   int(rays.shape(1)),
+                         int(starts.shape(0)), int64_t(points.shape(0)),
+                         iterations,           damping};
+  const Where at = where(rays, threads, stream);
+  nb::gil_scoped_release release;
+  SLAM_DISPATCH(at, match_rays_cpu(m, at.threads), match_rays_cuda(m, at.device, at.stream));
+}
+
+void refine_matches(Array<const float, -1, -1, -1> descriptors, Array<const float, -1, -1> sought,
+                    Rays rays, Triples points, Pairs start, Array<const bool, -1> active,
+                    int radius, int dilation, Array<float, -1, 2> target, Array<float, -1> gap,
+                    int threads, uintptr_t stream) {
+  const MatchRefinement m = {descriptors.data(),
+                             sought.data(),
+                             rays.data(),
+                             points.data(),
+                             start.data(),
+                             active.data(),
+                             target.data(),
+                             gap.data(),
+                             int(rays.shape(0)),
+                             int(rays.shape(1)),
+                             int(sought.shape(1)),
+                             int64_t(points.shape(0)),
+                             radius,
+                             dilation};
+  const Where at = where(rays, threads, stream);
+  nb::gil_scoped_release release;
+  SLAM_DISPATCH(at, refine_matches_cpu(m, at.threads),
+                refine_matches_cuda(m, at.device, at.stream));
+}
+
 using Ints = HostArray<const int32_t, -1, 2>;
 using Rows = Array<const float, -1, -1>;
 
@@ -317,6 +358,8 @@ NB_MODULE(_slam_native, m) {
   m.def("warp_inverse_depth", &warp_inverse_depth);
   m.def("unroll_target", &unroll_target);
   m.def("refine_flow", &refine_flow);
+  m.def("match_rays", &match_rays);
+  m.def("refine_matches", &refine_matches);
   nb::class_<DenseInputs>(m, "DenseInputs")
       .def("__init__", [](DenseInputs* self, HostArray<const double, -1, 7> T_CW, Ints edge,
                           HostArray<const bool, -1> fixed, Rows inverse_depth, Rows prior,

@@ -76,8 +76,8 @@ class Sweep {
     Lanes u, v;
     for (int k = 0; k < kLanes; ++k) u[k] = float(x + k) + flow[2 * k], v[k] = flow[2 * k + 1];
     v += float(y);
-    const LaneMask in = (u >= 0.0f) & (v >= 0.0f) & (u <= float(r_.width - 1)) &
-                        (v <= float(r_.height - 1));
+    const LaneMask in =
+        (u >= 0.0f) & (v >= 0.0f) & (u <= float(r_.width - 1)) & (v <= float(r_.height - 1));
     u = select(in, u, Lanes{});
     v = select(in, v, Lanes{});
     const LaneMask left = smaller_of(__builtin_convertvector(u, LaneMask), r_.width - 2);

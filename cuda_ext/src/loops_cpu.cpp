@@ -11,7 +11,9 @@
 namespace slam {
 namespace SLAM_ISA {
 extern const Loops kLoops;
-void refine_flow_rows(const FlowRefinement& r);  // flow_refinement_cpu.cpp
+void refine_flow_rows(const FlowRefinement& r);                          // flow_refinement_cpu.cpp
+void match_ray_range(const RayMatching& m, int64_t begin, int64_t end);  // matching_cpu.cpp
+void refine_match_range(const MatchRefinement& m, int64_t begin, int64_t end);
 namespace {
 
 HD Lanes one_where(LaneMask mask) { return select(mask, splat<Lanes>(1.0f), Lanes{}); }
@@ -102,7 +104,9 @@ const Loops kLoops = {accumulate<PoseResidual>,
                       triangulate_range,
                       fuse_range,
                       refine_flow_rows,
-                      unroll_all};
+                      unroll_all,
+                      match_ray_range,
+                      refine_match_range};
 
 }  // namespace SLAM_ISA
 }  // namespace slam

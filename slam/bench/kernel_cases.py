@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from slam import kernels
-from slam.bench import twins, twins_dense, twins_images
+from slam.bench import twins, twins_dense, twins_images, twins_matching
 from slam.config import Config
 from slam.frame import InverseDepth
 from slam.kernels import DenseProblem, Intrinsics
-from slam.lie import se3_exp, se3_inv, se3_mul, sim3_exp
+from slam.lie import se3_act, se3_exp, se3_inv, se3_mul, sim3_exp
 from slam.mapping import project_grid, relative
 from slam.predictors.grid import Grid, working_size
 
@@ -24,6 +24,8 @@ KEYFRAMES = 16  # a window of 8 and those linked to it
 NEIGHBOURS = 3  # on each side that a keyframe is linked to
 FAR = 8  # keyframes apart, of the covisible pairs
 NOISE, OUTLIERS = 0.3, 0.05  # px; share of wrong measurements
+DESCRIPTOR = 24  # channels
+LIKENESS = 6.0  # px, over which descriptors are alike
 FLOAT = 4  # bytes
 
 
@@ -36,6 +38,7 @@ class Case:
     bytes: int  # inputs read once, outputs written once
     native: Callable[[], Sequence[Tensor]]
     twin: Callable[[], Sequence[Tensor]]  # the same values, in the same order
+    matches: int = 0  # pixels that a call looks for; 0 = it matches none
 
 
 def kernel_cases(device: torch.device, scale: float = 1.0) -> Iterator[Case]:
@@ -44,6 +47,7 @@ def kernel_cases(device: torch.device, scale: float = 1.0) -> Iterator[Case]:
     yield from _filter_cases(device, scale)
     yield from _image_cases(device, scale)
     yield from _pointmap_cases(device, scale)
+    yield from _matching_cases(device, scale)
     yield from _dense_cases(device, scale)
 
 
@@ -251,6 +255,53 @@ def _pointmap_cases(device: torch.device, scale: float) -> Iterator[Case]:
         9 * FLOAT * count,
         lambda: values(kernels.pixel_depth_normal_equations(*points, **depth)),
         lambda: values(twins.pixel_depth_normal_equations(*points, **depth)),
+    )
+
+
+def _matching_cases(device: torch.device, scale: float) -> Iterator[Case]:
+    width, height = (round(scale * side) for side in POINTMAP)
+    grid, random = Grid(width, height, 1), torch.Generator().manual_seed(6)
+    fx, fy, cx, cy = intrinsics_of(grid)
+    u, v = grid.pixel.unbind(-1)
+    X_C = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)], -1)
+    X_C = X_C / inverse_depths(grid, 1, random)[0][:, None]
+    distance = X_C.norm(dim=-1, keepdim=True)
+    rays = torch.cat([X_C / distance, distance], -1).reshape(height, width, 4)
+    points = se3_act(se3_exp(_twist(0.06, -0.03, 0.04, 0.01, -0.03, 0.02)), X_C.double()).float()
+    waves = torch.randn(2, DESCRIPTOR, generator=random) / LIKENESS
+    phase = 6 * torch.rand(DESCRIPTOR, generator=random)
+    shift = 3 * torch.stack([torch.sin(v / 30), torch.cos(u / 40)], -1)
+    image, sought = (
+        torch.nn.functional.normalize(torch.cos(place @ waves + phase), dim=-1).to(device)
+        for place in (grid.pixel, grid.pixel + shift)
+    )
+    image = image.reshape(height, width, DESCRIPTOR)
+    rays, points, start = (x.to(device).contiguous() for x in (rays, points, grid.pixel))
+    settings, count, size = Config().matching, len(u), f"{width} x {height} pointmap"
+    descent = {"iterations": settings.iterations, "damping": settings.damping}
+
+    def seen(found: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Errors and gaps, of which some are infinite, up to 1."""
+        return found[0], *(value.clamp(max=1.0) for value in found[1:])
+
+    yield Case(
+        "match_rays",
+        f"{size}, <= {settings.iterations} iterations",
+        (4 + 3 + 2 + 4) * FLOAT * count,
+        lambda: seen(kernels.match_rays(rays, points, start[None], **descent)),
+        lambda: seen(twins_matching.match_rays(rays, points, start[None], **descent)),
+        matches=count,
+    )
+    window = {"radius": settings.radius, "dilation": settings.dilation}
+    active = torch.ones(count, dtype=torch.bool, device=device)
+    arguments = image, sought, rays, points, start, active
+    yield Case(
+        "refine_matches",
+        f"{size}, {settings.dilation} windows of {(2 * settings.radius + 1) ** 2}",
+        ((2 * DESCRIPTOR + 4 + 3 + 2 + 3) * FLOAT + 1) * count,
+        lambda: seen(kernels.refine_matches(*arguments, **window)),
+        lambda: seen(twins_matching.refine_matches(*arguments, **window)),
+        matches=count,
     )
 
 

@@ -31,6 +31,7 @@ class KernelTimes:
     megabytes: float  # inputs read once, outputs written once
     gigabytes_per_s: float  # of those
     copy_share: float  # of the bandwidth of a memory copy; small inputs stay in cache: may pass 1
+    matches_per_s: float  # pixels looked for; 0 = it matches none
     difference: float  # largest relative difference of an output to the twin's, in norm
 
     @property
@@ -112,6 +113,7 @@ def _measure(case: Case, device: torch.device, bandwidth: float) -> KernelTimes:
         megabytes=case.bytes / 1e6,
         gigabytes_per_s=rate,
         copy_share=rate / bandwidth,
+        matches_per_s=case.matches / native,
         difference=apart,
     )
 
@@ -139,18 +141,22 @@ def _finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def _millions(rate: float) -> str:
+    return f"{rate / 1e6:.2f} M" if rate else "-"
+
+
 def format_kernels(result: KernelResult) -> str:
     """A line a kernel."""
     wide = max(len(one.kernel) for one in result.kernels)
     sizes = max(len(one.size) for one in result.kernels)
     head = (
         f"{'kernel':<{wide}}  {'size':<{sizes}}{'ms':>10}{'torch ms':>10}{'faster':>9}"
-        f"{'MB':>9}{'GB/s':>8}{'of copy':>9}{'differs':>10}"
+        f"{'MB':>9}{'GB/s':>8}{'of copy':>9}{'matches/s':>11}{'differs':>10}"
     )
     lines = [
         f"{one.kernel:<{wide}}  {one.size:<{sizes}}{one.native_ms:>10.3f}{one.torch_ms:>10.3f}"
         f"{one.ratio:>8.1f}x{one.megabytes:>9.2f}{one.gigabytes_per_s:>8.2f}"
-        f"{100 * one.copy_share:>7.1f} %{one.difference:>10.1e}"
+        f"{100 * one.copy_share:>7.1f} %{_millions(one.matches_per_s):>11}{one.difference:>10.1e}"
         for one in result.kernels
     ]
     return "\n".join(

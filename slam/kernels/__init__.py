@@ -30,6 +30,7 @@ from slam.kernels.inverse_depth import (
     triangulate_inverse_depth,
     warp_inverse_depth,
 )
+from slam.kernels.matching import RayMatches, RefinedMatches, match_rays, refine_matches
 from slam.kernels.pose import (
     NormalEquations,
     PoseSolution,
@@ -48,14 +49,18 @@ __all__ = [
     "NativeInfo",
     "NormalEquations",
     "PoseSolution",
+    "RayMatches",
+    "RefinedMatches",
     "dense_ba_cost",
     "dense_ba_step",
     "fuse_inverse_depth",
+    "match_rays",
     "native_info",
     "pixel_depth_normal_equations",
     "pose_normal_equations",
     "ray_normal_equations",
     "refine_flow",
+    "refine_matches",
     "solve_pose",
     "triangulate_inverse_depth",
     "unroll_target",

@@ -114,7 +114,8 @@ def _unpickling_fault(error: Exception) -> str:
         return f"a pickle that would run {foreign[1]}; nothing was run"
     said = re.search(r"WeightsUnpickler error: (.*)", str(error))
     reason = said[1] if said else f"{type(error).__name__}: {error}".splitlines()[0]
-    return f"a file that is cut off or something else ({reason.strip():.100})"
+    reason = reason.strip() or type(error).__name__
+    return f"a file that is cut off or something else ({reason:.100})"
 
 
 @contextmanager

@@ -26,8 +26,7 @@ class Effort(IntEnum):
 
     GUESS = 0  # not at all: Lucas-Kanade from the guess
     TRACKING = 1
-    KEYFRAME = 2  # a pair of keyframes, or one that tracking finds hard
-    FULL = 3  # at full size: a pair of keyframes that is hard
+    KEYFRAME = 2  # also a pair that tracking finds hard
 
 
 class FlowPredictor:
@@ -71,12 +70,12 @@ class FlowPredictor:
 
         Between keyframes the map's guess is good enough for Lucas-Kanade alone, which is less
         biased than after a patch search. Where little of the view is matched, it moved far or its
-        parts move apart, or the guess is wrong: such a pair is searched, and then searched finer.
+        parts move apart, or the guess is wrong: such a pair is searched, or searched finer.
         """
-        efforts = (Effort.TRACKING, Effort.KEYFRAME)
+        efforts: tuple[Effort, ...] = (Effort.TRACKING, Effort.KEYFRAME)
         if fine:
             guided = guess.forward is not None and guess.backward is not None
-            efforts = (Effort.GUESS, Effort.KEYFRAME, Effort.FULL)[0 if guided else 1 :]
+            efforts = (Effort.GUESS, Effort.KEYFRAME) if guided else (Effort.KEYFRAME,)
         found = self._measure(keyframe, frame, guess, efforts[0])
         for effort in efforts[1:]:
             if found.match_fraction >= self.settings.sparse:
@@ -131,9 +130,11 @@ class FlowPredictor:
     def _at_half_size(self, first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
         """The flow [h, w, 2] px, refined where it is cheap: what is left is a fraction of a px."""
         size = (self.grid.width, self.grid.height)
-        small = resized(flow, (size[0] // 2, size[1] // 2)) / 2
+        half = (size[0] // 2, size[1] // 2)
+        small = resized(flow, half) / 2
         kernels.refine_flow(
-            *(resized(grey, (size[0] // 2, size[1] // 2)) for grey in (first, second)),
+            resized(first, half),
+            resized(second, half),
             small,
             radius=self.settings.window,
             iterations=self.settings.half_size_iterations,
@@ -150,7 +151,6 @@ class FlowPredictor:
             scales = {
                 Effort.TRACKING: self.settings.tracking_finest_scale,
                 Effort.KEYFRAME: self.settings.keyframe_finest_scale,
-                Effort.FULL: 0,
             }
             self._local.solvers = {
                 (each, is_guided): new_solver(self.settings, scale)

@@ -1,0 +1,125 @@
+"""Exact depth and pose of single frames, from a data set or rendered: the simulation's world."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slam.camera import Camera
+from slam.lie import se3_from_matrix, se3_interpolate
+from slam.rendering import Surface, render_depth
+from slam.sources import Source
+from slam.trajectory import Trajectory
+
+POSE_MAX_GAP = 0.02  # stamps of the data set (s), between an image and the nearest true pose
+
+
+@dataclass(frozen=True, slots=True)
+class DepthView:
+    """What is known of one frame."""
+
+    depth: Tensor  # [H, W] float32, along the optical axis, m; 0 = none
+    T_WC: Tensor  # [7] float64 SE(3), takes camera points to the world
+
+
+class PosedDepth(Protocol):
+    """Where true depth and poses come from, one frame at a time."""
+
+    camera: Camera  # pinhole, of the depth maps
+
+    def read(self, index: int) -> DepthView:
+        """Depth and pose of frame `index`; ValueError where it has none."""
+        ...
+
+
+class RenderedDepth:
+    """Exact depth of a rendered scene along a path."""
+
+    def __init__(self, surfaces: tuple[Surface, ...], camera: Camera, T_WC: Tensor) -> None:
+        """Args: T_WC: [N, 4, 4], the camera's pose at each of N frames."""
+        self.surfaces = surfaces
+        self.camera = camera
+        self.T_WC = T_WC
+
+    def read(self, index: int) -> DepthView:
+        """Cast one ray through every pixel's centre."""
+        if not 0 <= index < len(self.T_WC):
+            raise ValueError(f"frame: wanted 0 to {len(self.T_WC) - 1}, got {index}")
+        T_WC, camera = self.T_WC[index], self.camera
+        depth = render_depth(self.surfaces, camera.intrinsics, camera.width, camera.height, T_WC)
+        return DepthView(depth, se3_from_matrix(T_WC.double()))
+
+
+class SourceDepth:
+    """Depth maps and true poses of a data set, in the undistorted camera at working size.
+
+    A pixel takes the nearest depth the sensor measured; poses are interpolated in time.
+    """
+
+    def __init__(self, source: Source, width: int, height: int) -> None:
+        """Args: width, height: px of the depth maps wanted. ValueError for a source without."""
+        if source.ground_truth is None or not source.depth_files:
+            raise ValueError(f"{source.path}: wanted a recording with true poses and depth maps")
+        self.source = source
+        self.truth = source.ground_truth
+        self.camera = source.camera.resized(width, height)
+        self._place = {int(index): place for place, index in enumerate(source.indices)}
+        self._raw = self._raw_pixels()
+
+    @property
+    def indices(self) -> list[int]:
+        """Frames of the source's selection that have both depth and pose."""
+        return [index for index in self._place if self._is_known(index)]
+
+    def read(self, index: int) -> DepthView:
+        """The depth map nearest in time, resampled, and the pose at the image's time."""
+        T_WC = self._pose(index) if index in self._place else None
+        measured = self.source.read_depth(index)
+        if T_WC is None or measured is None:
+            raise ValueError(
+                f"{self.source.path}: wanted a frame with depth and pose, got frame {index}; "
+                "take one of `indices`"
+            )
+        height, width = measured.shape
+        raw = self.source.raw_camera or self.source.camera
+        factor = np.array([width / raw.width, height / raw.height])
+        column, row = np.rint((self._raw + 0.5) * factor - 0.5).astype(np.int64).T
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        depth = np.zeros(len(column), np.float32)
+        depth[inside] = measured[row[inside], column[inside]]
+        size = (self.camera.height, self.camera.width)
+        return DepthView(torch.from_numpy(depth.reshape(size)), T_WC)
+
+    def _is_known(self, index: int) -> bool:
+        return index in self.source.depth_files and self._pose(index) is not None
+
+    def _pose(self, index: int) -> Tensor | None:
+        return pose_at(self.truth, float(self.source.times[self._place[index]]), POSE_MAX_GAP)
+
+    def _raw_pixels(self) -> np.ndarray:
+        """[P, 2] where the working pixels lie in the raw images, px."""
+        rays = self.camera.unproject(pixel_grid(self.camera.height, self.camera.width))
+        raw = self.source.raw_camera or self.source.camera
+        return raw.project(rays).reshape(-1, 2).numpy()
+
+
+def pose_at(trajectory: Trajectory, time: float, largest_gap: float) -> Tensor | None:
+    """Pose [7] float64 at a time, between its neighbours; None where the nearest is too far."""
+    times = trajectory.times
+    after = int(np.clip(np.searchsorted(times, time), 1, max(len(times) - 1, 1)))
+    before, after = after - 1, min(after, len(times) - 1)
+    if len(times) == 0 or min(abs(times[before] - time), abs(times[after] - time)) > largest_gap:
+        return None
+    share = np.clip((time - times[before]) / max(times[after] - times[before], 1e-12), 0.0, 1.0)
+    first, second = torch.from_numpy(trajectory.poses[[before, after]])
+    return se3_interpolate(first, second, float(share))
+
+
+def pixel_grid(height: int, width: int) -> Tensor:
+    """Pixels (u, v) [H, W, 2] float64."""
+    v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack([u, v], -1).double()
