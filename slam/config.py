@@ -123,7 +123,7 @@ class StartSettings(Section):
         0.35, help="of measured pixels that must be known", minimum=0.0, maximum=1.0
     )
     match_fraction: float = setting(
-        0.4, help="below it a newer reference is taken", minimum=0.0, maximum=1.0
+        0.3, help="below it a newer reference is taken", minimum=0.0, maximum=1.0
     )
     minimum_points: int = setting(150, help="measurements that a start needs", minimum=8)
     sample: int = setting(1500, help="matches given to the robust estimators", minimum=8)

@@ -262,7 +262,8 @@ class Graph:
 
 def scale_change(old: InverseDepth, new: InverseDepth) -> float:
     """Factor by which distances grow when `new` replaces `old`; 1 where nothing tells."""
-    both = (old.information > 0) & (new.information > 0)
+    near = (old.value > 0) & (new.value > 0)  # points at infinity tell nothing
+    both = near & (old.information > 0) & (new.information > 0)
     if not both.any():
         return 1.0
     return float((old.value[both] / new.value[both]).median())

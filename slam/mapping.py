@@ -17,6 +17,8 @@ from slam.predictors.grid import Grid
 
 SURROUNDINGS = (1.5, 4.5, 13.5, 40.0)  # grid steps, deviations of the windows of `extrapolated`
 SUPPORT = 0.02  # share of a window that must be known
+TINY = 1e-6
+FAR = 0.01  # of the median inverse depth: what is nearer to 0 is as vague as that
 SPARSE = 6  # grid rows and columns between the pixels that tell covisibility
 
 
@@ -76,14 +78,16 @@ def fill_holes(grid: Grid, depth: InverseDepth, settings: MappingSettings) -> In
     """Small holes get their neighbours' mean and a large variance, big ones the median and none."""
     value = depth.value.reshape(grid.rows, grid.columns).numpy().copy()
     information = depth.information.reshape(grid.rows, grid.columns).numpy().copy()
+    known = information > 0
+    median = np.median(value[known]) if known.any() else 1.0
     for size in (3, 5):
         total = cv2.boxFilter(information, -1, (size, size), normalize=False)
         mean = cv2.boxFilter(value * information, -1, (size, size), normalize=False)
-        hole = (information <= 0) & (mean > 0)
+        hole = (information <= 0) & (total > 0)
         value[hole] = mean[hole] / total[hole]
-        information[hole] = (settings.hole_sigma * value[hole]) ** -2
-    known = information > 0
-    value[~known] = np.median(value[known]) if known.any() else 1.0
+        scale = np.maximum(value[hole], max(FAR * median, TINY))
+        information[hole] = (settings.hole_sigma * scale) ** -2
+    value[information <= 0] = median
     return InverseDepth(
         torch.from_numpy(value.reshape(-1)), torch.from_numpy(information.reshape(-1))
     )
@@ -107,7 +111,7 @@ def extrapolated(grid: Grid, depth: InverseDepth, known: Tensor) -> InverseDepth
         A = np.stack([np.stack([mean(weight * a * b) for a in basis], -1) for b in basis], -1)
         right = np.stack([mean(weight * a * value) for a in basis], -1)
         enough = np.isnan(out) & (A[..., 0, 0] > SUPPORT)
-        flat = (radius / grid.columns) ** 2 * A[..., :1, :1] * np.diag([0.0, 0.1, 0.1])
+        flat = (radius / grid.columns) ** 2 * A[..., :1, :1] * np.diag([0.0, 0.01, 0.01])
         slope = np.linalg.solve(
             A[enough] + flat[enough] + 1e-12 * np.eye(3), right[enough][..., None]
         )

@@ -268,3 +268,9 @@ def test_a_cleared_map_has_no_edges() -> None:
         graph.add_keyframe(keyframe(index))
     graph.set_edges([(0, 1)], {(1, 0): marked(1, 0)})
     assert list(graph.edges_at([1])) == [(1, 0)]
+
+
+def test_points_at_infinity_do_not_tell_the_scale() -> None:
+    depth, information = torch.tensor([0.0, 0.0, 0.5]), torch.ones(3)
+    old, new = InverseDepth(depth, information), InverseDepth(depth / 2, information)
+    assert scale_change(old, new) == pytest.approx(2.0)

@@ -144,6 +144,14 @@ def test_the_nearer_surface_hides_the_farther(flipped: bool) -> None:
     assert measured.sum() > 50 and (got.value[measured] < 0.3).all()
 
 
+def test_a_hole_in_the_sky_is_vague_too() -> None:
+    value, information = torch.zeros(COUNT), torch.full((COUNT,), 100.0)  # at infinity
+    value[: COUNT // 2] = 0.5
+    information[-COUNT // 4] = 0.0
+    got = fill_holes(GRID, InverseDepth(value, information), SETTINGS)
+    assert 0 < got.information[-COUNT // 4] < 1e6
+
+
 def test_small_holes_are_filled_vaguely_and_big_ones_not_at_all() -> None:
     value = plane_depth(HERE)
     small, big = block(slice(5, 7), slice(5, 7)), block(slice(12, 26), slice(12, 30))
