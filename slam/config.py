@@ -103,6 +103,9 @@ class StartSettings(Section):
     parallax: float = setting(
         0.02, unit="widths", help="least RMS flow left after removing rotation", minimum=0.0
     )
+    hurried_parallax: float = setting(
+        0.01, unit="widths", help="the same where the next frame will see little of it", minimum=0.0
+    )
     rotation_residual: float = setting(
         0.0015, unit="widths", help="least median residual of the best pure rotation", minimum=0.0
     )
@@ -128,6 +131,7 @@ class StartSettings(Section):
     trials: int = setting(3, help="starts after which one is kept, however poor", minimum=1)
     trial_keyframes: int = setting(5, help="keyframes after which a start is judged", minimum=3)
     trial_cost: float = setting(10.0, help="robust cost per measurement it may have", minimum=0.0)
+    looks: int = setting(3, help="more at a pair that matches little, by its own map", minimum=0)
     between: int = setting(3, help="views in between that a map must explain", minimum=0)
     remember: int = setting(
         300, unit="frames", help="before the start, posed afterwards", minimum=1

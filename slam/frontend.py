@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -99,15 +99,14 @@ class Frontend:
         if self._on_trial and (lost or len(self.graph) >= self.config.start.trial_keyframes):
             good = self.good_start()
             self._on_trial, last_trial = good is None, self._trials >= self.config.start.trials
-            if (good is False or lost) and not last_trial:
+            if good is not None and (lost or not good) and not last_trial:
                 return self._restart(frame)
         return replace(step, T_WC=None) if self._on_trial else step
 
     def pose_early(self) -> None:
-        """Tracks the frames before the start, last first, then those within it, against the map.
-
-        And lost ones once more, against the keyframes around them.
-        """
+        """Tracks those before the start, last first, those within it, and lost ones once more."""
+        if len(self.graph) == 0 and self._trials > 1:
+            self._replay()
         if len(self.graph) == 0:
             return
         reference = self.graph.keyframe(0).frame.index
@@ -118,16 +117,23 @@ class Frontend:
         self._track_from(0, before)
         for frame in list(self._lost):
             for number in nearest_in_time(self.graph.keyframes(), frame):
-                self._track_from(number, [frame] if self._unposed(frame) else [])
+                self._track_from(number, [frame] if self._unposed(frame) else [], doubtful=True)
         self._early.clear()
         self._lost.clear()
 
-    def _track_from(self, number: int, frames: Sequence[Frame]) -> None:
+    def _replay(self) -> None:
+        """Starts were discarded and none came after: the first is better than none at all."""
+        self._on_trial = False
+        self._startup.begin(None)
+        for frame in self._early:
+            (self._track if len(self.graph) > 0 else self._start)(frame)
+
+    def _track_from(self, number: int, frames: Iterable[Frame], *, doubtful: bool = False) -> None:
         """Tracks frames one after the other, the first against a keyframe from its pose."""
         self._current, self._guess, self._velocity = number, NO_GUESS, identity()
         self._last = self.graph.record(self.graph.keyframe(number).frame.index)
         for frame in frames:
-            self._track(frame)
+            self._track(frame, doubtful=doubtful)
 
     def _unposed(self, frame: Frame) -> bool:
         return self.graph.record(frame.index).state not in SOLVED
@@ -168,16 +174,17 @@ class Frontend:
 
     # --- tracking -----------------------------------------------------------------------------
 
-    def _track(self, frame: Frame) -> Step:
+    def _track(self, frame: Frame, *, doubtful: bool = False) -> Step:
         number = self._current
         keyframe = self.graph.keyframe(number)
         T_guess = self._predict(number)
         attempt = self._attempt(keyframe, frame, T_guess)
-        if not attempt.good(self.config):
+        sparse = attempt.pair.match_fraction < self.config.keyframes.match_fraction
+        if sparse or not attempt.good(self.config):
             attempt = self._again(keyframe, frame, T_guess, attempt)
         if not attempt.good(self.config) and self._last_becomes_keyframe():
             return self._track(frame)
-        if attempt.lost(self.config):
+        if attempt.lost(self.config) or (doubtful and not attempt.verified(self.config)):
             return self._recover(frame, number)
         pair, result = attempt.pair, attempt.result
         if self._still(number, pair):
@@ -203,8 +210,10 @@ class Frontend:
             self._mapped = last
         return still
 
-    def _attempt(self, keyframe: Keyframe, frame: Frame, T_guess: Tensor) -> Attempt:
-        pair = self._pair(keyframe.frame, frame)
+    def _attempt(
+        self, keyframe: Keyframe, frame: Frame, T_guess: Tensor, *, fine: bool = False
+    ) -> Attempt:
+        pair = self._pair(keyframe.frame, frame, fine)
         with self.timings.measure("pose"):
             return Attempt(pair, *self._pose(keyframe, frame, pair, T_guess))
 
@@ -217,8 +226,8 @@ class Frontend:
             *(self.graph.intrinsics, self._relocaliser, self.config),
         )
         for self._guess in starts:
-            other = self._attempt(keyframe, frame, T_guess)
-            if better(attempt.result, other.result) is other.result:
+            other = self._attempt(keyframe, frame, T_guess, fine=True)
+            if other.verified(self.config) and other.better_than(attempt):
                 attempt = other
             if attempt.good(self.config):
                 break
@@ -253,9 +262,9 @@ class Frontend:
         T_fk[:3] *= scale
         return keyframe, T_fk
 
-    def _pair(self, reference: Frame, frame: Frame) -> PairPrediction:
+    def _pair(self, reference: Frame, frame: Frame, fine: bool) -> PairPrediction:
         with self.timings.measure("flow"):
-            pair = self.predictor.pair(reference.features, frame.features, self._guess)
+            pair = self.predictor.pair(reference.features, frame.features, self._guess, fine=fine)
         self._guess = pair.flow
         return pair
 

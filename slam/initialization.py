@@ -32,51 +32,70 @@ class TwoViewMap:
     cost: float  # robust cost per measurement, whitened, over all the views
 
 
-def two_view_map(
+def candidate_maps(
     grid: Grid,
     pair: PairPrediction,
     between: Sequence[Correspondence],
     cameras: Sequence[Intrinsics],
     config: Config,
-    *,
-    last_chance: bool = False,
-) -> TwoViewMap | None:
-    """A map from one pair of views, or None while there is too little parallax for one.
+) -> list[TwoViewMap]:
+    """Maps that one pair of views allows, the cheapest first; none where it hardly moved.
 
     Candidates from the essential matrix and from the homography (which also explains planes) are
     each refined by a two-view dense bundle adjustment, and must explain some views in between: two
-    views alone often have two explanations. The one that costs least is kept.
+    views alone often have two explanations.
 
     Args:
         between: the reference's grid pixels in frames between the two.
         cameras: fx, fy, cx, cy px; several where the focal length is unknown.
-        last_chance: the views are about to part: take the best even if another is nearly as good.
     """
     start = config.start
-    valid = (pair.forward.weight > 0).numpy()
-    if valid.sum() < start.minimum_points:
-        return None
-    first = grid.pixel.numpy()[valid].astype(np.float64)
-    second = pair.forward.target.numpy()[valid].astype(np.float64)
+    first, second = _matches(grid, pair)
+    if len(first) < start.minimum_points:
+        return []
     residual = min(np.median(rotation_residual(first, second, c)) for c in cameras)
     if residual < start.rotation_residual * grid.width:
-        return None
+        return []
     refined = [
         _refine(grid, pair, T, camera, config)
         for camera in cameras
         for T in _candidates(first, second, camera, start)
     ]
     maps = [_explain(grid, m, between, config) for m in refined if m is not None]
-    maps.sort(key=lambda m: m.cost)
+    return sorted(maps, key=lambda m: m.cost)
+
+
+def two_view_map(
+    grid: Grid,
+    pair: PairPrediction,
+    maps: list[TwoViewMap],
+    start: StartSettings,
+    *,
+    parallax: float,
+    last_chance: bool = False,
+) -> TwoViewMap | None:
+    """The best of a pair's candidates, or None while there is too little parallax for one.
+
+    Args:
+        parallax: widths, that it must have.
+        last_chance: the views are about to part: take it even if another is nearly as good.
+    """
     if not maps or maps[0].known_fraction < start.known_fraction:
         return None
     best = maps[0]
-    known = known_depths(best.depth, start).numpy()[valid]
-    seen = parallax(first, second, known, se3_matrix(best.T_ji).numpy(), best.intrinsics)
-    seen /= grid.width
-    if seen < start.parallax or (_ambiguous(maps, start) and not last_chance):
+    known = known_depths(best.depth, start)[pair.forward.weight > 0].numpy()
+    T_ji = se3_matrix(best.T_ji).numpy()
+    seen = rms_parallax(*_matches(grid, pair), known, T_ji, best.intrinsics) / grid.width
+    if seen < parallax or (_ambiguous(maps, start) and not last_chance):
         return None
     return best
+
+
+def _matches(grid: Grid, pair: PairPrediction) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels [N, 2] float64 of the first view that are matched, and where in the second."""
+    valid = (pair.forward.weight > 0).numpy()
+    ends = grid.pixel.numpy()[valid], pair.forward.target.numpy()[valid]
+    return ends[0].astype(np.float64), ends[1].astype(np.float64)
 
 
 def _explain(
@@ -119,7 +138,7 @@ def rotation_residual(first: np.ndarray, second: np.ndarray, intrinsics: Intrins
     return error
 
 
-def parallax(
+def rms_parallax(
     first: np.ndarray,
     second: np.ndarray,
     known: np.ndarray,

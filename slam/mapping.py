@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import cv2
 import numpy as np
 import torch
@@ -13,6 +15,8 @@ from slam.frame import Correspondence, Intrinsics, InverseDepth
 from slam.lie import se3_inv, se3_matrix, se3_mul
 from slam.predictors.grid import Grid
 
+SURROUNDINGS = (1.5, 4.5, 13.5, 40.0)  # grid steps, deviations of the windows of `extrapolated`
+SUPPORT = 0.02  # share of a window that must be known
 TINY = 1e-6
 FAR = 0.01  # of the median inverse depth: what is nearer to 0 is as vague as that
 SPARSE = 6  # grid rows and columns between the pixels that tell covisibility
@@ -86,6 +90,36 @@ def fill_holes(grid: Grid, depth: InverseDepth, settings: MappingSettings) -> In
     value[information <= 0] = median
     return InverseDepth(
         torch.from_numpy(value.reshape(-1)), torch.from_numpy(information.reshape(-1))
+    )
+
+
+def extrapolated(grid: Grid, depth: InverseDepth, known: Tensor) -> InverseDepth:
+    """The depth where it is known [P], and planes through the known ones around it elsewhere.
+
+    Inverse depth is linear over the image of a plane. Lines are fitted to ever larger surroundings
+    until one holds enough (normalised convolution; Knutsson & Westin, CVPR 1993). Information 1
+    everywhere: it is a guess of where to look.
+    """
+    shape = (grid.rows, grid.columns)
+    weight = known.reshape(shape).numpy().astype(np.float64)
+    value = depth.value.reshape(shape).numpy().astype(np.float64)
+    v, u = np.mgrid[: grid.rows, : grid.columns] / grid.columns
+    out = np.where(weight > 0, value, np.nan)
+    for radius in SURROUNDINGS:
+        basis = (np.ones(shape), u, v)
+        mean = partial(cv2.GaussianBlur, ksize=(0, 0), sigmaX=radius)
+        A = np.stack([np.stack([mean(weight * a * b) for a in basis], -1) for b in basis], -1)
+        right = np.stack([mean(weight * a * value) for a in basis], -1)
+        enough = np.isnan(out) & (A[..., 0, 0] > SUPPORT)
+        flat = (radius / grid.columns) ** 2 * A[..., :1, :1] * np.diag([0.0, 0.01, 0.01])
+        slope = np.linalg.solve(
+            A[enough] + flat[enough] + 1e-12 * np.eye(3), right[enough][..., None]
+        )
+        out[enough] = (np.stack(basis, -1)[enough] * slope[..., 0]).sum(-1)
+    middle = np.median(value[weight > 0]) if weight.any() else 1.0
+    filled = np.clip(np.nan_to_num(out, nan=middle), 0.01 * middle, 100 * middle)
+    return InverseDepth(
+        torch.from_numpy(filled.reshape(-1)).float(), torch.ones_like(depth.information)
     )
 
 

@@ -21,6 +21,7 @@ from slam.lie import se3_inv
 from slam.mapping import dense_flow, hand_on, project_grid
 from slam.predictors.grid import Grid
 from slam.relocalization import Relocaliser
+from slam.tracking import better
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,16 @@ class Attempt:
             or self.pair.match_fraction < settings.lost_matches
             or self.result.inlier_fraction < settings.lost_inliers
         )
+
+    def better_than(self, other: Attempt) -> bool:
+        """Whether more measurements agree with the pose."""
+        return better(other.result, self.result) is self.result
+
+    def verified(self, config: Config) -> bool:
+        """Whether the pose may be believed where nothing else speaks for it."""
+        settings = config.relocalization
+        agreed = self.result.inlier_fraction > settings.inliers
+        return agreed and self.pair.match_fraction > settings.overlap
 
 
 def other_starts(

@@ -14,15 +14,18 @@ from stress import along
 from torch import Tensor
 
 from slam.config import Config, FlowSettings
-from slam.frame import Features, InverseDepth, PairGuess, PairPrediction
-from slam.initialization import two_view_map
-from slam.lie import se3_from_matrix
-from slam.mapping import dense_flow, project_grid, relative
+from slam.frame import Features, Frame, InverseDepth, Keyframe, PairGuess, PairPrediction
+from slam.initialization import candidate_maps, two_view_map
+from slam.lie import se3_from_matrix, se3_mul
+from slam.mapping import dense_flow, extrapolated, project_grid, relative
 from slam.predictors import FlowPredictor, Grid
 from slam.predictors.flow import Effort
 from slam.predictors.grid import working_size
+from slam.recovery import induced_flow
 from slam.rendering import Scene, SceneBuilder, develop, render, render_depth, standing
 from slam.rendering import texture as paint
+from slam.startup import FirstMap, Startup
+from slam.timing import Timings
 
 WIDTH, HEIGHT = 416, 128  # px
 INTRINSICS = (240.0, 240.0, 207.5, 63.5)
@@ -110,8 +113,21 @@ def test_what_little_is_matched_of_is_measured_finer(drive: Drive) -> None:
             first, _, third = features(predictor, drive)
             pair = predictor.pair(first, third, drive.induced(0, 2))
         shares.append(right_share(drive, 0, 2, pair))
-    with_it, without = shares
-    assert with_it > 1.7 * without
+    assert shares[0] > 1.7 * shares[1]
+
+
+def test_the_expected_motion_leads_where_the_flow_before_does_not(
+    drive: Drive, predictor: FlowPredictor
+) -> None:
+    seen = features(predictor, drive)
+    warm = predictor.pair(seen[0], seen[2], drive.induced(0, 1))
+    T_guess = se3_mul(*2 * [relative(drive.T_WC[0], drive.T_WC[1])])
+    keyframe = Keyframe(Frame(0, 0.0, 0.0, seen[0]), drive.T_WC[0], drive.depth[0])
+    start = induced_flow(GRID, keyframe, T_guess, INTRINSICS, Config())
+    expected = predictor.pair(seen[0], seen[2], start, fine=True)
+    shares = [right_share(drive, 0, 2, pair) for pair in (warm, expected)]
+    assert shares[0] < 0.3
+    assert shares[1] > 0.6
 
 
 def test_what_is_matched_well_is_measured_once(
@@ -131,16 +147,61 @@ def test_what_is_matched_well_is_measured_once(
     predictor.pair(first, first, PairGuess())
     assert efforts == [Effort.TRACKING]
     predictor.pair(first, second, PairGuess())
-    assert efforts == [Effort.TRACKING, Effort.TRACKING, Effort.KEYFRAME]
+    assert efforts[1:] == [Effort.TRACKING, Effort.KEYFRAME]
+    predictor.pair(first, second, PairGuess(), fine=True)
+    assert efforts[3:] == [Effort.KEYFRAME]
 
 
 def test_two_frames_of_a_drive_start_a_map(drive: Drive, predictor: FlowPredictor) -> None:
     first, second, _ = features(predictor, drive)
     pair = predictor.pair(first, second, drive.induced(0, 1), fine=True)
-    found = two_view_map(GRID, pair, [], [INTRINSICS], Config())
+    maps, settings = candidate_maps(GRID, pair, [], [INTRINSICS], Config()), Config().start
+    found = two_view_map(GRID, pair, maps, settings, parallax=settings.parallax)
     assert found is not None
     true = relative(drive.T_WC[0], drive.T_WC[1])[:3]
     assert torch.nn.functional.cosine_similarity(found.T_ji[:3], true, dim=0) > np.cos(0.01)
+
+
+def begun(drive: Drive, **start: float) -> FirstMap | None:
+    """The map that a start makes of the last two frames."""
+    config = Config()
+    config = replace(config, start=replace(config.start, **start))
+    with closing(FlowPredictor(WIDTH, HEIGHT, config.flow)) as predictor:
+        startup = Startup(predictor, config, Timings(), (1.0,))
+        _, *seen = features(predictor, drive)
+        found = [startup.take(Frame(n, n / 10, n / 10, f), INTRINSICS) for n, f in enumerate(seen)]
+    return found[-1]
+
+
+def test_a_hurried_start_looks_again_where_its_first_map_points(drive: Drive) -> None:
+    looked, once = begun(drive), begun(drive, looks=0)
+    assert looked is not None
+    assert once is not None
+    assert looked.map.cost < 0.3 * once.map.cost
+    shares = [right_share(drive, 1, 2, made.pair) for made in (looked, once)]
+    assert shares[0] > 2 * shares[1]
+
+
+def test_a_hurried_start_takes_the_parallax_it_gets(drive: Drive) -> None:
+    assert begun(drive, hurried_parallax=Config().start.parallax) is None
+
+
+def test_depths_are_extrapolated_along_planes() -> None:
+    plane = 0.5 + 0.001 * GRID.pixel[:, 0] + 0.002 * GRID.pixel[:, 1]
+    known = (GRID.pixel[:, 1] < 80) & (GRID.pixel[:, 0] > 100)
+    value = torch.where(known, plane, 7.0)
+    found = extrapolated(GRID, InverseDepth(value, known.float()), known)
+    assert torch.equal(found.value[known], plane[known])
+    error = (found.value / plane - 1).abs()
+    assert error.max() < 0.05
+    assert error.median() < 0.01
+
+
+def test_without_a_known_depth_there_is_nothing_to_extrapolate() -> None:
+    count = len(GRID.pixel)
+    depth = InverseDepth(torch.zeros(count), torch.zeros(count))
+    found = extrapolated(GRID, depth, torch.zeros(count, dtype=torch.bool))
+    assert torch.equal(found.value, torch.ones(count))
 
 
 @pytest.mark.parametrize(

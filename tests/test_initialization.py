@@ -8,7 +8,7 @@ import torch
 
 from slam.config import Config
 from slam.frame import Correspondence, PairGuess, PairPrediction
-from slam.initialization import TwoViewMap, rotation_residual, two_view_map
+from slam.initialization import TwoViewMap, candidate_maps, rotation_residual, two_view_map
 from slam.lie import se3_exp, se3_inv
 from slam.mapping import project_grid
 from slam.predictors import Grid
@@ -50,7 +50,8 @@ def plane(T_ji: torch.Tensor, tilt: float) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def start(pair: PairPrediction) -> TwoViewMap | None:
-    return two_view_map(GRID, pair, [], [INTRINSICS], Config())
+    maps, settings = candidate_maps(GRID, pair, [], [INTRINSICS], Config()), Config().start
+    return two_view_map(GRID, pair, maps, settings, parallax=settings.parallax)
 
 
 def rough_scene() -> torch.Tensor:

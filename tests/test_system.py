@@ -239,9 +239,9 @@ def test_offline_results_do_not_depend_on_which_thread_is_fast(
     owner, name = (Backend, "step") if slow == "backend" else (Frontend, "_track")
     act = getattr(owner, name)
 
-    def late(*arguments: object) -> object:
+    def late(*arguments: object, **named: object) -> object:
         time.sleep(0.15 if slow == "backend" else 0.03)
-        return act(*arguments)
+        return act(*arguments, **named)
 
     monkeypatch.setattr(owner, name, late)
     assert differences(usual, results_of(sequence, config)) == []
