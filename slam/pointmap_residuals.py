@@ -9,7 +9,9 @@ from torch import Tensor
 
 from slam import kernels
 from slam.frame import Intrinsics
+from slam.least_squares import Descent
 from slam.lie import sim3_act
+from slam.pointmap_settings import DescentSettings
 from slam.settings import Section, setting
 
 NEGLIGIBLE = 1e-6  # of the robust cost of one match: no reason for another step
@@ -43,6 +45,13 @@ class PointMatches:
     def count(self) -> int:
         """Matches with a weight."""
         return int((self.weight > 0).sum())
+
+
+def descent_of(settings: DescentSettings, matches: int) -> Descent:
+    """How to minimise the robust cost of a number of matches."""
+    return Descent(
+        settings.iterations, settings.damping, settings.relative_decrease, NEGLIGIBLE * matches
+    )
 
 
 def match_weights(own: Tensor, other: Tensor, valid: Tensor, least: float) -> Tensor:
