@@ -9,16 +9,7 @@ from torch import Tensor
 
 from slam.frame import Pointmap
 from slam.lie import sim3_act
-from slam.settings import Section, setting
-
-
-@dataclass(frozen=True, slots=True)
-class PointmapFusionSettings(Section):
-    """How observations of a keyframe's points are averaged."""
-
-    gate: float = setting(
-        0.1, help="relative distance of two points at which they half disagree", minimum=1e-6
-    )
+from slam.pointmap_settings import PointmapFusionSettings
 
 
 @dataclass(frozen=True, slots=True)

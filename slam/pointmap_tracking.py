@@ -14,13 +14,12 @@ from slam.least_squares import Step, minimise
 from slam.lie import sim3_exp, sim3_mul
 from slam.pointmap_residuals import (
     PointMatches,
-    ResidualSettings,
     descent_of,
     is_determined,
     normal_equations,
     without_outliers,
 )
-from slam.pointmap_settings import DescentSettings
+from slam.pointmap_settings import DescentSettings, ResidualSettings
 
 
 @dataclass(frozen=True, slots=True)
