@@ -14,6 +14,7 @@ from slam.frame import (
     SOLVED,
     Correspondence,
     FrameRecord,
+    FusedPointmap,
     Intrinsics,
     InverseDepth,
     Keyframe,
@@ -44,6 +45,18 @@ class Graph:
         self._frames_of: dict[int, list[int]] = {}
         self._intrinsics = intrinsics
         self._readout = 0.0
+        self._pinhole = True
+
+    @property
+    def pinhole(self) -> bool:
+        """Whether the intrinsics are known well enough to compare pixels; else only rays are."""
+        with self._lock:
+            return self._pinhole
+
+    def set_pinhole(self, known: bool) -> None:
+        """Says whether the intrinsics are known."""
+        with self._lock:
+            self._pinhole = known
 
     @property
     def readout(self) -> float:
@@ -98,16 +111,24 @@ class Graph:
             self._keyframes[number] = replace(self._keyframes[number], depth=depth)
 
     def fused(
-        self, number: int, before: InverseDepth, after: InverseDepth
+        self,
+        number: int,
+        before: InverseDepth,
+        after: InverseDepth,
+        pointmap: FusedPointmap | None = None,
     ) -> tuple[Keyframe, float]:
         """Takes over depths fused from `before`, unless others were adopted in the meantime.
 
+        Args: pointmap: fused along with them, where there is one.
         Returns the keyframe as it is now, and the factor by which its distances grew.
         """
         with self._lock:
             current = self._keyframes[number].depth
             if current is before:
                 self.set_depth(number, after)
+                if pointmap is not None:
+                    keyframe = self._keyframes[number]
+                    self._keyframes[number] = replace(keyframe, pointmap=pointmap)
                 return self._keyframes[number], 1.0
             return self._keyframes[number], scale_change(before, current)
 
@@ -186,6 +207,11 @@ class Graph:
             self._rescale(number, scale)
 
     def _rescale(self, number: int, scale: float) -> None:
+        """What hangs on a keyframe whose depths grew: its pointmap, and its frames."""
+        keyframe = self._keyframes[number]
+        if (points := keyframe.pointmap) is not None:
+            points = replace(points, X_C=points.X_C * scale)
+            self._keyframes[number] = replace(keyframe, pointmap=points)
         for index in self._frames_of.get(number, ()):
             record = self._records[index]
             T_kf = record.T_kf.clone()

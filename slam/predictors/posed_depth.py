@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from slam.camera import Camera
-from slam.lie import se3_from_matrix, se3_interpolate
+from slam.lie import se3_from_matrix, se3_interpolate, se3_matrix
 from slam.rendering import Surface, render_depth
+from slam.rendering.rooms import sample_room_builder
 from slam.sources import Source
 from slam.trajectory import Trajectory
 
@@ -54,6 +55,57 @@ class RenderedDepth:
         return DepthView(depth, se3_from_matrix(T_WC.double()))
 
 
+class SourcePoses:
+    """True poses of a recording's frames, interpolated in time."""
+
+    def __init__(self, source: Source) -> None:
+        """ValueError for a source without true poses."""
+        if source.ground_truth is None:
+            raise ValueError(f"{source.path}: wanted a recording with true poses")
+        self.source = source
+        self.truth = source.ground_truth
+        self._place = {int(index): place for place, index in enumerate(source.indices)}
+
+    @property
+    def indices(self) -> list[int]:
+        """Frames of the source's selection that have a pose."""
+        return [index for index in self._place if self.at(index) is not None]
+
+    def at(self, index: int) -> Tensor | None:
+        """Pose [7] float64 at an image's time; None where none is near, or no such image."""
+        if index not in self._place:
+            return None
+        time = float(self.source.times[self._place[index]])
+        return pose_at(self.truth, time, POSE_MAX_GAP)
+
+
+class RoomDepth:
+    """Exact depth of the sample's room, from where a recording's true poses are."""
+
+    def __init__(self, source: Source, width: int, height: int) -> None:
+        """Args: width, height: px of the depth maps wanted. ValueError for a source without poses.
+
+        The recording is the sample, or a part of it.
+        """
+        self.camera = source.camera.resized(width, height)
+        self.poses = SourcePoses(source)
+        self._surfaces = tuple(sample_room_builder().surfaces)
+
+    @property
+    def indices(self) -> list[int]:
+        """Frames of the source's selection that have a pose."""
+        return self.poses.indices
+
+    def read(self, index: int) -> DepthView:
+        """Cast one ray through every pixel's centre."""
+        T_WC, camera = self.poses.at(index), self.camera
+        if T_WC is None:
+            raise ValueError(f"{self.poses.source.path}: wanted a frame with a pose, got {index}")
+        size = (camera.width, camera.height)
+        depth = render_depth(self._surfaces, camera.intrinsics, *size, se3_matrix(T_WC))
+        return DepthView(depth, T_WC)
+
+
 class SourceDepth:
     """Depth maps and true poses of a data set, in the undistorted camera at working size.
 
@@ -65,20 +117,18 @@ class SourceDepth:
         if source.ground_truth is None or not source.depth_files:
             raise ValueError(f"{source.path}: wanted a recording with true poses and depth maps")
         self.source = source
-        self.truth = source.ground_truth
+        self.poses = SourcePoses(source)
         self.camera = source.camera.resized(width, height)
-        self._place = {int(index): place for place, index in enumerate(source.indices)}
         self._raw = self._raw_pixels()
 
     @property
     def indices(self) -> list[int]:
         """Frames of the source's selection that have both depth and pose."""
-        return [index for index in self._place if self._is_known(index)]
+        return [index for index in self.poses.indices if index in self.source.depth_files]
 
     def read(self, index: int) -> DepthView:
         """The depth map nearest in time, resampled, and the pose at the image's time."""
-        T_WC = self._pose(index) if index in self._place else None
-        measured = self.source.read_depth(index)
+        T_WC, measured = self.poses.at(index), self.source.read_depth(index)
         if T_WC is None or measured is None:
             raise ValueError(
                 f"{self.source.path}: wanted a frame with depth and pose, got frame {index}; "
@@ -93,12 +143,6 @@ class SourceDepth:
         depth[inside] = measured[row[inside], column[inside]]
         size = (self.camera.height, self.camera.width)
         return DepthView(torch.from_numpy(depth.reshape(size)), T_WC)
-
-    def _is_known(self, index: int) -> bool:
-        return index in self.source.depth_files and self._pose(index) is not None
-
-    def _pose(self, index: int) -> Tensor | None:
-        return pose_at(self.truth, float(self.source.times[self._place[index]]), POSE_MAX_GAP)
 
     def _raw_pixels(self) -> np.ndarray:
         """[P, 2] where the working pixels lie in the raw images, px."""
