@@ -19,6 +19,7 @@ from slam.frame import Correspondence, Pointmap, PointmapView
 
 BLOCK = 1 << 24  # products of descriptors in memory at a time
 SAMPLES = 64  # on each side of an image, that the model of its rays is fitted to
+TINY = 1e-9
 RIDGE = 1e-6  # relative; keeps the model's equations solvable
 
 
@@ -56,6 +57,36 @@ def match(
     confidence = _confidence(searched, sought, target, settings.descriptor_confidence)
     weight = torch.where(known & (gap < settings.gap), confidence / settings.sigma**2, 0.0)
     return Correspondence(target, weight)
+
+
+def believed(
+    searched: PointmapView, sought: PointmapView, found: Correspondence, settings: MatchingSettings
+) -> Correspondence:
+    """Matches, less believed where their points are farther apart than those of most.
+
+    What descriptors match but points do not is another surface, or an edge. How far apart is usual
+    depends on the pair's own errors. Geman and McClure's function of the gap, measured between
+    pixels, goes into the weight.
+    """
+    points, matched = sought.X.reshape(-1, 3), found.weight > 0
+    distance = points.norm(dim=-1).clamp(min=TINY)
+    gap = (_between_pixels(searched.X, found.target) - points).norm(dim=-1) / distance
+    known = gap[matched & gap.isfinite()]
+    if len(known) == 0:
+        return found
+    usual = settings.spread * known.median().clamp(min=TINY)
+    belief = (1 / (1 + (gap / usual) ** 2)).square().nan_to_num(0.0)
+    return Correspondence(found.target, found.weight * belief)
+
+
+def _between_pixels(image: Tensor, place: Tensor) -> Tensor:
+    """Values [P, C] of an image [H, W, C] at (u, v) [P, 2] px, bilinear."""
+    height, width = image.shape[:2]
+    most = place.new_tensor([max(width - 1, 1), max(height - 1, 1)])
+    found = functional.grid_sample(
+        image.movedim(-1, 0)[None], (2 * place / most - 1)[None, None], align_corners=True
+    )
+    return found[0, :, 0].T
 
 
 def ray_image(pointmap: Pointmap) -> Tensor:

@@ -54,6 +54,9 @@ class MatchingSettings(Section):
         help="largest distance between the points of a match, of theirs from the camera",
         minimum=0.0,
     )
+    spread: float = setting(
+        3.0, help="times the middle match's gap at which a match is half believed", minimum=0.1
+    )
     radius: int = setting(
         3,
         unit="px",

@@ -21,7 +21,7 @@ from slam.frame import (
     PointmapMatch,
     PointmapView,
 )
-from slam.matching import match
+from slam.matching import believed, match
 from slam.networks.pointmap import PointmapNetwork
 from slam.predictors.flow import smaller_eigenvalue
 from slam.predictors.grid import SMALLEST, Grid
@@ -155,6 +155,7 @@ class PointmapPredictor:
         if guess is not None:
             start = (self._pixel + guess.reshape(-1, 2)).to(one.X.device)
         found = match(one, two, self.settings, start)
+        found = believed(one, two, found, self.settings)
         found = Correspondence(found.target.cpu(), found.weight.cpu())
         there, here = (Pointmap(view.X.cpu(), view.confidence.cpu()) for view in (one, two))
         flow = (found.target - self._pixel).reshape(self.grid.height, self.grid.width, 2)
