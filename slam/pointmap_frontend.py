@@ -250,7 +250,7 @@ class PointmapFrontend:
         number, T_kf = self._current, identity()
         if last is not None:
             number, T_kf = last.keyframe, self.graph.record(last.index).T_kf
-        log.warning("frame %d: lost", frame.index)
+        log.info("frame %d: lost", frame.index)
         record = _record(frame, TrackState.LOST, number, T_kf, None)
         self.graph.set_record(record)
         return Step(record, self.graph.T_WC(record))
