@@ -9,7 +9,6 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from slam.camera import Camera
 from slam.evaluation.depth import (
     DepthErrors,
     Sparsification,
@@ -74,21 +73,16 @@ def evaluate_keyframe_depth(folder: Path, source: Source, threshold: float) -> K
             run = {name: stored[name] for name in ARRAYS}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path}: wanted what `slam run` writes, found a damaged file") from error
-    rows, columns = _raw_pixels(run["pixel"], run["working_size"], source)
+    width, height = map(int, run["working_size"])
+    raw = source.raw_pixels(torch.from_numpy(run["pixel"]), width, height)
     predicted, trust, sensor = [], [], []
     for index, depth, information in zip(
         run["index"], run["inverse_depth"], run["information"], strict=True
     ):
-        measured = source.read_depth(int(index))
+        measured = source.depth_at(int(index), raw)
         if measured is None:
             continue
-        size = source.raw_camera or source.camera
-        inside = (rows >= 0) & (rows < size.height) & (columns >= 0) & (columns < size.width)
-        factor = (measured.shape[0] / size.height, measured.shape[1] / size.width)
-        value = np.zeros(len(rows))
-        place = (rows[inside] * factor[0]).astype(int), (columns[inside] * factor[1]).astype(int)
-        value[inside] = measured[place]
-        sensor.append(value)
+        sensor.append(measured)
         predicted.append(1 / np.maximum(depth, 1e-9))
         trust.append(depth * np.sqrt(information))
     if not sensor:
@@ -103,13 +97,3 @@ def evaluate_keyframe_depth(folder: Path, source: Source, threshold: float) -> K
         threshold=threshold,
         curve=sparsification(depth, known, truth, scale, KEPT),
     )
-
-
-def _raw_pixels(
-    pixel: np.ndarray, working_size: np.ndarray, source: Source
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns in the raw image of the run's working pixels [P, 2]."""
-    camera: Camera = source.camera.resized(int(working_size[0]), int(working_size[1]))
-    rays = camera.unproject(torch.from_numpy(pixel).double())
-    raw = (source.raw_camera or source.camera).project(rays).numpy()
-    return np.rint(raw[:, 1]).astype(int), np.rint(raw[:, 0]).astype(int)
