@@ -138,7 +138,7 @@ def save(
     with slam.timings.measure("dense map"):
         grid, depths = densify(snapshot, slam.predictor.grid, config)
         cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
-    _write_keyframes(folder / "keyframes.npz", snapshot, grid, depths)
+    _write_keyframes(folder / "keyframes.npz", snapshot, grid, depths, len(source.recorded))
     if len(cloud.points):
         size = choose_voxel_size(cloud.points)
         cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)
@@ -167,13 +167,18 @@ def save(
 
 
 def _write_keyframes(
-    path: Path, snapshot: Snapshot, grid: Grid, depths: Sequence[InverseDepth]
+    path: Path, snapshot: Snapshot, grid: Grid, depths: Sequence[InverseDepth], images: int
 ) -> None:
-    """Poses and dense depths of the keyframes, for `slam eval-depth` and other programs."""
+    """Poses and dense depths of the keyframes, for `slam eval-depth` and other programs.
+
+    Args: images: of the whole recording; with the times they tell it from another.
+    """
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         index=np.array([k.frame.index for k in snapshot.keyframes], np.int64),
+        time=np.array([k.frame.time for k in snapshot.keyframes], np.float64),
+        images=np.array(images),
         T_WC=np.array([k.T_WC.numpy() for k in snapshot.keyframes]).reshape(-1, 7),
         inverse_depth=np.array([d.value.numpy() for d in depths], np.float32),
         information=np.array([d.information.numpy() for d in depths], np.float32),

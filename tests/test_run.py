@@ -109,6 +109,14 @@ def test_depth_is_right_on_nearly_all_pixels_and_confidence_ranks_its_errors(
     assert medians[0] == pytest.approx(median[0], abs=1e-4)
 
 
+def test_depth_of_a_run_on_another_source_is_refused(
+    sample_run: Path, tmp_path: Path, run_cli: Command
+) -> None:
+    """As long as the sample, and its times are thirtieths of a second too."""
+    other = cut_sample(tmp_path / "other", range(300))
+    expect_one_line(run_cli("eval-depth", sample_run, other), str(other), str(sample_run))
+
+
 def test_the_maps_picture_shows_the_room_and_is_small(sample_run: Path) -> None:
     image = cv2.imread(str(sample_run / "map.jpg"))
     assert image.shape == (720, 1280, 3)

@@ -78,6 +78,7 @@ class Source:
         stride: int = 1,
     ) -> None:
         self.indices = _select(recording, start, end, stride)  # into the full list
+        self.recorded = recording.times  # [R] float64, of the full list
         self.name = re.sub(r"[^A-Za-z0-9._-]+", "-", recording.name).strip("-.") or "recording"
         self.format = recording.format
         self.path = recording.path
