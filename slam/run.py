@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from slam.config import Config
 from slam.frame import Image
-from slam.outputs import Journal, RunResult, output_folder, save
+from slam.outputs import Files, Journal, RunResult, output_folder, save
 from slam.sources import Source, open_source
 from slam.sources.realtime import RealTime
 from slam.system import Slam
@@ -64,29 +64,33 @@ def run(config: Config) -> RunResult:
 
     Ctrl-C ends the loop early; everything is still adjusted and saved, and a second one cuts the
     adjustment short. Where the source or the system breaks in the middle, what there is is saved
-    before the error is raised.
+    before the error is raised; a file that cannot be written keeps no other from being written.
 
     Raises ValueError, FileNotFoundError or OSError for bad input.
     """
     source = open_configured(config)
     journal = Journal()
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
-        folder = output_folder(config, source.name)
+        files = Files(output_folder(config, source.name))
         log.info("%s: %d frames, %s", source.name, len(source.times), source.calibration_source)
         interrupt = Interrupt(slam)
         with interrupt.watching():
             broken, extra = _loop(slam, source, config, journal, interrupt)
             broken = broken or _finish(slam, journal, interrupt)
-            report = save(folder, slam, source, config, journal, extra)
+            report = save(files, slam, source, config, journal, extra)
     if broken is not None:
-        log.warning("what was computed is in %s", folder)
+        log.warning("what was computed is in %s", files.folder)
+        if files.unwritten:
+            log.warning("%s", files.complaint())
         raise broken
+    if files.unwritten:
+        raise OSError(files.complaint())
     if report["posed"] < FEWEST and not interrupt.count:
         raise ValueError(
             f"{source.path}: no map: a start wants two views of one scene from different places, "
             f"got none in {report['processed']} frames; move the camera sideways, or see --fov"
         )
-    return RunResult(folder, report, INTERRUPTED if interrupt.count else 0)
+    return RunResult(files.folder, report, INTERRUPTED if interrupt.count else 0)
 
 
 def open_configured(config: Config) -> Source:

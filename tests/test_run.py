@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import CommandResult
-from sequences import SAMPLE, cut_sample
+from conftest import CommandResult, expect_one_line
+from sequences import OUTPUTS, SAMPLE, cut_sample
 
 from slam.evaluation import evaluate_files
 from slam.export import read_ply
@@ -24,18 +24,6 @@ from slam.frame import Keyframe
 from slam.trajectory import read_trajectory
 
 Command = Callable[..., CommandResult]
-
-OUTPUTS = {
-    "trajectory.txt",
-    "trajectory_causal.txt",
-    "keyframes.txt",
-    "keyframes.npz",
-    "map.ply",
-    "map.jpg",
-    "config.yaml",
-    "report.json",
-    "report.png",
-}
 
 
 @pytest.fixture(scope="module")
@@ -206,15 +194,6 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 
 # --- bad input ------------------------------------------------------------------------------------
-
-
-def expect_one_line(result: CommandResult, *words: str) -> None:
-    assert result.code == 2, result
-    assert "Traceback" not in result.err
-    line = [text for text in result.err.splitlines() if text.startswith("slam: error:")]
-    assert len(line) == 1, result.err
-    for word in words:
-        assert word in line[0], line[0]
 
 
 def test_empty_folder(tmp_path: Path, run_cli: Command) -> None:
