@@ -19,6 +19,7 @@ from slam.config import Config
 from slam.frame import Image
 from slam.outputs import Files, Journal, RunResult, output_folder, save
 from slam.sources import Source, open_source
+from slam.sources.looped import LoopedSource
 from slam.sources.realtime import RealTime
 from slam.system import Slam
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FEWEST = 3  # posed frames, for a run to have found anything
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell reports it
+Playable = Source | LoopedSource
 
 
 class Interrupt:
@@ -112,13 +114,11 @@ def _loop(
 ) -> tuple[Exception | None, dict[str, Any]]:
     """Feeds every image; returns what broke the loop, and figures of real-time mode."""
     live = RealTime(source.images()) if config.run.realtime else None
-    images: Generator[Image, None, None] = source.images() if live is None else iter(live)
     broken: Exception | None = None
-    gc.freeze()  # what is loaded by now is no garbage: a collection need not walk through it
     journal.started = time.perf_counter()
     try:
-        with progress(len(source.times)) as bar, closing(images) as stream:
-            for image in stream:
+        with playing(source, live) as (images, bar):
+            for image in images:
                 step = slam.feed(image)
                 journal.note(step)
                 bar.update(len(journal.posed_at) + (live.dropped if live else 0) - bar.n)
@@ -161,7 +161,16 @@ def _real_time(live: RealTime, journal: Journal) -> dict[str, Any]:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[tqdm]:
+def playing(source: Playable, live: RealTime | None) -> Iterator[tuple[Iterator[Image], tqdm]]:
+    """The images of a source, in real time or one after the other, and a bar of them."""
+    gc.freeze()  # what is loaded by now is no garbage: a collection need not walk through it
+    images: Generator[Image, None, None] = source.images() if live is None else iter(live)
+    with _progress(len(source)) as bar, closing(images):
+        yield images, bar
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tqdm]:
     """A bar of frames on a terminal's standard error; none elsewhere, nor with -q."""
     quiet = logging.getLogger("slam").getEffectiveLevel() >= logging.ERROR
     with tqdm(total=total, unit="frame", disable=True if quiet else None, file=sys.stderr) as bar:
