@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slam import kernels
+from slam.camera import pixel_grid
 from slam.config import MatchingSettings
 from slam.frame import Correspondence, Pointmap, PointmapView
 
@@ -248,9 +249,8 @@ def _confidence(
 
 def _pixels(image: Tensor) -> Tensor:
     """(u, v) of all pixels of an image [H, W], row by row [H * W, 2] float32."""
-    index = torch.arange(image.numel(), device=image.device)
-    width = image.shape[1]
-    return torch.stack([index % width, index // width], -1).float()
+    height, width = image.shape
+    return pixel_grid(height, width, image.device, torch.float32).reshape(-1, 2)
 
 
 def _grid(image: Tensor, stride: int) -> Tensor:

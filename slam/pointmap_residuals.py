@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from slam import kernels
+from slam.camera import pixel_grid
 from slam.frame import Intrinsics
 from slam.least_squares import Descent
 from slam.lie import sim3_act
@@ -138,10 +139,6 @@ def on_rays(X_C: Tensor, intrinsics: Intrinsics) -> Tensor:
     """Points [..., H, W, 3] of a pointmap moved onto their pixels' rays, their depths kept."""
     fx, fy, cx, cy = intrinsics
     height, width = X_C.shape[-3:-1]
-    v, u = torch.meshgrid(
-        (torch.arange(height, device=X_C.device) - cy) / fy,
-        (torch.arange(width, device=X_C.device) - cx) / fx,
-        indexing="ij",
-    )
-    ray = torch.stack([u, v, torch.ones_like(u)], -1).to(X_C.dtype)
+    u, v = pixel_grid(height, width, X_C.device, X_C.dtype).unbind(-1)
+    ray = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)], -1)
     return ray * X_C[..., 2:]

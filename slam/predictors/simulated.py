@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.camera import Camera
+from slam.camera import Camera, pixel_grid
 from slam.frame import PointmapView
 from slam.lie import se3_act, se3_inv, se3_mul, so3_act
 from slam.pointmap_settings import SimulatedSettings
-from slam.predictors.posed_depth import PosedDepth, pixel_grid
+from slam.predictors.posed_depth import PosedDepth
 from slam.predictors.simulated_noise import (
     Draw,
     blobs,
