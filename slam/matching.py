@@ -63,21 +63,63 @@ def match(
 def believed(
     searched: PointmapView, sought: PointmapView, found: Correspondence, settings: MatchingSettings
 ) -> Correspondence:
-    """Matches, less believed where their points are farther apart than those of most.
+    """Matches, less believed where what they match does not agree with them.
 
-    What descriptors match but points do not is another surface, or an edge. How far apart is usual
-    depends on the pair's own errors. Geman and McClure's function of the gap, measured between
-    pixels, goes into the weight.
+    Their points are to be as near to each other as those of most: what descriptors match but points
+    do not is another surface, or an edge. How near is usual depends on the pair's own errors. And
+    the descriptor found is to lead back to the pixel sought: that of a hidden one does not.
     """
-    points, matched = sought.X.reshape(-1, 3), found.weight > 0
+    if not (found.weight > 0).any():
+        return found
+    weight = found.weight * _gap_belief(searched, sought, found, settings.spread)
+    if searched.descriptor is not None and settings.radius > 0:
+        off = _way_off(searched, sought, found, settings)
+        variance = 0.25 * (off**2 + _without_top(found.target))
+        weight = torch.where(off <= settings.consistency, weight / (1 + weight * variance), 0.0)
+    return Correspondence(found.target, weight)
+
+
+def _gap_belief(
+    searched: PointmapView, sought: PointmapView, found: Correspondence, spread: float
+) -> Tensor:
+    """Geman and McClure's function [P] of the gaps, measured between pixels: 0 to 1."""
+    points = sought.X.reshape(-1, 3)
     distance = points.norm(dim=-1).clamp(min=TINY)
     gap = (_between_pixels(searched.X, found.target) - points).norm(dim=-1) / distance
-    known = gap[matched & gap.isfinite()]
+    known = gap[(found.weight > 0) & gap.isfinite()]
     if len(known) == 0:
-        return found
-    usual = settings.spread * known.median().clamp(min=TINY)
-    belief = (1 / (1 + (gap / usual) ** 2)).square().nan_to_num(0.0)
-    return Correspondence(found.target, found.weight * belief)
+        return torch.zeros_like(gap)
+    usual = spread * known.median().clamp(min=TINY)
+    return (1 / (1 + (gap / usual) ** 2)).square().nan_to_num(0.0)
+
+
+def _way_off(
+    searched: PointmapView, sought: PointmapView, found: Correspondence, settings: MatchingSettings
+) -> Tensor:
+    """How far [P] px from a pixel sought the descriptor that was found for it leads back."""
+    descriptors = _descriptors(sought, searched)
+    if descriptors is None:
+        return torch.zeros_like(found.weight)
+    pixel, place = _pixels(sought.confidence), found.target.round()
+    u, v = place.long().unbind(-1)
+    index = v * searched.X.shape[1] + u
+    back = kernels.refine_matches(
+        descriptors[0],
+        descriptors[1][index],
+        ray_image(Pointmap(sought.X, sought.confidence)),
+        searched.X.reshape(-1, 3)[index],
+        pixel,
+        found.weight > 0,
+        radius=settings.radius,
+        dilation=settings.dilation,
+    )
+    return (back.target + (found.target - place) - pixel).norm(dim=-1)
+
+
+def _without_top(target: Tensor) -> Tensor:
+    """Whether matches [P] stayed on their pixel, or went as far from it as they may."""
+    step = (target - target.round()).abs()
+    return (step == 0).all(-1) | (step == 0.5).any(-1)
 
 
 def _between_pixels(image: Tensor, place: Tensor) -> Tensor:

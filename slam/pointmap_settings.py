@@ -57,6 +57,9 @@ class MatchingSettings(Section):
     spread: float = setting(
         3.0, help="times the middle match's gap at which a match is half believed", minimum=0.1
     )
+    consistency: float = setting(
+        1.5, unit="px", help="largest way off that descriptors lead back to", minimum=0.0
+    )
     radius: int = setting(
         3,
         unit="px",
