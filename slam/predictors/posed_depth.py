@@ -75,7 +75,10 @@ class SourcePoses:
         """Pose [7] float64 at an image's time; None where none is near, or no such image."""
         if index not in self._place:
             return None
-        time = float(self.source.times[self._place[index]])
+        return self.at_time(float(self.source.times[self._place[index]]))
+
+    def at_time(self, time: float) -> Tensor | None:
+        """Pose [7] float64 at a time as the source writes it; None where none is near."""
         return pose_at(self.truth, time, POSE_MAX_GAP)
 
 
@@ -109,7 +112,8 @@ class RoomDepth:
 class SourceDepth:
     """Depth maps and true poses of a data set, in the undistorted camera at working size.
 
-    A pixel takes the nearest depth the sensor measured; poses are interpolated in time.
+    A pixel takes the nearest depth the sensor measured; poses are interpolated in time, to when the
+    depth map was taken: what is measured in different frames is then one world.
     """
 
     def __init__(self, source: Source, width: int, height: int) -> None:
@@ -125,11 +129,11 @@ class SourceDepth:
     @property
     def indices(self) -> list[int]:
         """Frames of the source's selection that have both depth and pose."""
-        return [index for index in self.poses.indices if index in self.source.depth_files]
+        return [int(index) for index in self.source.indices if self._pose(int(index)) is not None]
 
     def read(self, index: int) -> DepthView:
-        """The depth map nearest in time, resampled, and the pose at the image's time."""
-        T_WC, depth = self.poses.at(index), self.source.depth_at(index, self._raw)
+        """The depth map nearest in time, resampled, and the pose at its time."""
+        T_WC, depth = self._pose(index), self.source.depth_at(index, self._raw)
         if T_WC is None or depth is None:
             raise ValueError(
                 f"{self.source.path}: wanted a frame with depth and pose, got frame {index}; "
@@ -137,6 +141,10 @@ class SourceDepth:
             )
         size = (self.camera.height, self.camera.width)
         return DepthView(torch.from_numpy(depth.reshape(size)), T_WC)
+
+    def _pose(self, index: int) -> Tensor | None:
+        time = self.source.depth_time(index)
+        return None if time is None else self.poses.at_time(time)
 
 
 def pose_at(trajectory: Trajectory, time: float, largest_gap: float) -> Tensor | None:
