@@ -16,7 +16,7 @@ from torch.nn import functional
 from slam import kernels
 from slam.camera import pixel_grid
 from slam.config import MatchingSettings
-from slam.frame import Correspondence, Pointmap, PointmapView
+from slam.frame import Correspondence, Pointmap, PointmapMatch, PointmapView
 
 BLOCK = 1 << 24  # products of descriptors in memory at a time
 SAMPLES = 64  # on each side of an image, that the model of its rays is fitted to
@@ -130,6 +130,19 @@ def _between_pixels(image: Tensor, place: Tensor) -> Tensor:
         image.movedim(-1, 0)[None], (2 * place / most - 1)[None, None], align_corners=True
     )
     return found[0, :, 0].T
+
+
+def overlap(found: PointmapMatch) -> float:
+    """How much of an image another still shows (Murai et al. 2025, MASt3R-SLAM, section 3.4).
+
+    The smaller of the share of its known pixels that are matched and the share that the different
+    pixels they land on make: many that collapse onto few are no overlap.
+    """
+    matched = found.match.weight > 0
+    u, v = found.match.target[matched].round().long().unbind(-1)
+    landed = (v * found.searched.confidence.shape[1] + u).unique()
+    known = int((found.sought.confidence > 0).sum())
+    return min(len(u), len(landed)) / max(known, 1)
 
 
 def ray_image(pointmap: Pointmap) -> Tensor:

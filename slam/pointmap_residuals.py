@@ -40,18 +40,6 @@ def descent_of(settings: DescentSettings, matches: int) -> Descent:
     )
 
 
-def match_weights(own: Tensor, other: Tensor, valid: Tensor, least: float) -> Tensor:
-    """Weights [P] of matches from both sides' descriptor confidences (MASt3R-SLAM, section 3.3).
-
-    Args:
-        own, other: [P] descriptor confidence at both ends.
-        valid: [P] bool, what the matcher accepts and both pointmaps know.
-        least: geometric mean below which a match does not count.
-    """
-    weight = (own.clamp(min=0) * other.clamp(min=0)).sqrt()
-    return torch.where(valid & (weight > least), weight, 0.0)
-
-
 def normal_equations(
     matches: PointMatches,
     T_kf: Tensor,

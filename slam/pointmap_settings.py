@@ -202,7 +202,7 @@ class PointmapSettings(Section):
         0.3, help="matched share at which a lost frame counts as found", minimum=0.0, maximum=1.0
     )
     lost_inliers: float = setting(
-        0.3, help="share of agreeing matches below which it is lost", minimum=0.0, maximum=1.0
+        0.1, help="share of agreeing matches below which it is lost", minimum=0.0, maximum=1.0
     )
     depth_sigma: float = setting(
         0.1, help="relative, of a depth whose confidence is 1", minimum=1e-4

@@ -21,7 +21,7 @@ from slam.frame import (
     PointmapMatch,
     PointmapView,
 )
-from slam.matching import believed, match
+from slam.matching import believed, match, overlap
 from slam.networks.pointmap import PointmapNetwork
 from slam.predictors.flow import smaller_eigenvalue
 from slam.predictors.grid import SMALLEST, Grid
@@ -174,20 +174,6 @@ class PointmapPredictor:
 
     def _no_match(self) -> Correspondence:
         return Correspondence(self._pixel, torch.zeros(len(self._pixel)))
-
-
-def overlap(found: PointmapMatch) -> float:
-    """How much of an image another one still shows (MASt3R-SLAM, Murai et al. 2025, section 3.4).
-
-    The smaller of the share of its known pixels that are matched and the share that the different
-    pixels they land on make: many that collapse onto few are no overlap.
-    """
-    matched = found.match.weight > 0
-    width = found.searched.confidence.shape[1]
-    u, v = found.match.target[matched].round().long().unbind(-1)
-    landed = len((v * width + u).unique())
-    known = int((found.sought.confidence > 0).sum())
-    return min(len(u), landed) / max(known, 1)
 
 
 def whole_patches(width: int, height: int, long_side: int, patch: int) -> tuple[int, int]:
