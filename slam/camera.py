@@ -109,6 +109,21 @@ class Camera:
         return torch.cat([m, torch.ones_like(m[..., :1])], dim=-1).to(pixel.dtype)
 
 
+def pixel_grid(
+    height: int,
+    width: int,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """All pixels (u, v) of an image [H, W, 2]."""
+    v, u = torch.meshgrid(
+        torch.arange(height, device=device, dtype=dtype),
+        torch.arange(width, device=device, dtype=dtype),
+        indexing="ij",
+    )
+    return torch.stack([u, v], -1)
+
+
 def _check(camera: Camera) -> None:
     """Raises ValueError with the one thing that is wrong."""
     if camera.model not in COEFFICIENTS:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from slam.camera import pixel_grid
+
 ITERATIONS = 50
 CELLS = 4  # by as many: parts of the image whose errors are taken to be independent
 SMALLEST_ERROR = 1e-6  # px
@@ -86,16 +88,16 @@ def fuse_focals(estimates: Sequence[FocalEstimate]) -> FocalEstimate:
 
 def _rays(X_C: Tensor, confidence: Tensor, principal_point: tuple[float, float]) -> _Rays:
     height, width = confidence.shape
-    v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    place = pixel_grid(height, width, X_C.device, torch.int64)
+    u, v = place.unbind(-1)
     cell = (CELLS * v // height) * CELLS + CELLS * u // width
-    pixel = torch.stack([u, v], dim=-1).to(X_C.device).double()
-    pixel = pixel - pixel.new_tensor(principal_point)
+    pixel = place - torch.tensor(principal_point, dtype=torch.float64, device=X_C.device)
     valid = (confidence > 0) & (X_C[..., 2] > 0) & X_C.isfinite().all(dim=-1)
     X = X_C[valid].double()
     m = X[:, :2] / X[:, 2:]
     if not (m.abs() > 0).any():
         raise ValueError("focal length: wanted points in front of the camera with confidence > 0")
-    return _Rays(pixel[valid], m, confidence[valid].double(), cell.to(X_C.device)[valid])
+    return _Rays(pixel[valid], m, confidence[valid].double(), cell[valid])
 
 
 def _variance(rays: _Rays, focal: float) -> float:

@@ -46,13 +46,15 @@ class PointmapView:
     """What a two-view pointmap network says about one of its images, in view 1's camera.
 
     Both views of a pair are in camera 1: view 1 holds X_11, view 2 holds X_12, the points of image
-    2's pixels seen in camera 1. B pairs, D descriptor channels.
+    2's pixels seen in camera 1. Networks give a batch of pairs, [B, ...]; matching takes one.
     """
 
-    X: Tensor  # [B, H, W, 3] float32, camera 1, metres up to one scale a pair
-    confidence: Tensor  # [B, H, W] float32, of the points; > 1 from a network, 0 = no point
-    descriptor: Tensor  # [B, H, W, D] float32, unit length; D = 0 where a network has none
-    descriptor_confidence: Tensor  # [B, H, W] float32, >= 0
+    X: Tensor  # [..., H, W, 3] float32, camera 1, metres up to one scale a pair
+    confidence: Tensor  # [..., H, W] float32, of the points; > 1 from a network, 0 = no point
+    descriptor: Tensor | None = (
+        None  # [..., H, W, D] float32 of norm 1; None = the network has none
+    )
+    descriptor_confidence: Tensor | None = None  # [..., H, W] float32, >= 0; None = all are trusted
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,8 +132,7 @@ def covisibility(
     Returns two [N] float32, from a few hundred of the pixels; share 0 goes with inf px.
     """
     fx, fy, cx, cy = intrinsics
-    places = torch.arange(grid.rows * grid.columns).reshape(grid.rows, grid.columns)
-    places = places[SPARSE // 2 :: SPARSE, SPARSE // 2 :: SPARSE].reshape(-1)
+    places = grid.places(SPARSE, SPARSE // 2)
     pixel, value = grid.pixel[places], depth.value[places]
     u, v = pixel.unbind(-1)
     points = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)], -1)

@@ -7,7 +7,6 @@ are each other's nearest, whatever the points say (Leroy et al. 2024, MASt3R, se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,25 +14,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from slam import kernels
+from slam.camera import pixel_grid
 from slam.config import MatchingSettings
-from slam.frame import Correspondence, Pointmap
+from slam.frame import Correspondence, Pointmap, PointmapView
 
 BLOCK = 1 << 24  # products of descriptors in memory at a time
 SAMPLES = 64  # on each side of an image, that the model of its rays is fitted to
 RIDGE = 1e-6  # relative; keeps the model's equations solvable
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What a network says of the pixels of one image. Both views: in the searched one's camera."""
-
-    pointmap: Pointmap  # [H, W]
-    descriptor: Tensor | None = None  # [H, W, D] float32 of norm 1; None = the network has none
-    descriptor_confidence: Tensor | None = None  # [H, W] float32, > 0; None = all are trusted
-
-
 def match(
-    searched: View, sought: View, settings: MatchingSettings, guess: Tensor | None = None
+    searched: PointmapView,
+    sought: PointmapView,
+    settings: MatchingSettings,
+    guess: Tensor | None = None,
 ) -> Correspondence:
     """Where the pixels of a view lie in another.
 
@@ -42,6 +36,7 @@ def match(
     With descriptors both that and the confidence are asked of the pixel they moved the match to.
 
     Args:
+        searched, sought: of one pair, both in the searched one's camera: [H, W, ...], no batch.
         guess: [P, 2] float32 px, of a former match of the same pixels; used where it fits better
             than the same place, so that an outdated one does no harm. None = unknown.
     Returns a target and a weight for all pixels of `sought`, row by row; weight = descriptor
@@ -50,15 +45,15 @@ def match(
     descriptors.
     """
     _check(searched, sought, guess)
-    points = sought.pointmap.X_C.reshape(-1, 3)
+    points = sought.X.reshape(-1, 3)
     if len(points) == 0:
         return Correspondence(points.new_empty(0, 2), points.new_empty(0))
-    rays = ray_image(searched.pointmap)
+    rays = ray_image(Pointmap(searched.X, searched.confidence))
     if settings.method == "reciprocal":
         target, gap = _reciprocal(searched, sought, rays, settings)
     else:
         target, gap = _projective(searched, sought, rays, settings, guess)
-    known = sought.pointmap.confidence.reshape(-1) > 0
+    known = sought.confidence.reshape(-1) > 0
     confidence = _confidence(searched, sought, target, settings.descriptor_confidence)
     weight = torch.where(known & (gap < settings.gap), confidence / settings.sigma**2, 0.0)
     return Correspondence(target, weight)
@@ -106,11 +101,15 @@ def _quadratic_terms(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def _projective(
-    searched: View, sought: View, rays: Tensor, settings: MatchingSettings, guess: Tensor | None
+    searched: PointmapView,
+    sought: PointmapView,
+    rays: Tensor,
+    settings: MatchingSettings,
+    guess: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Targets [P, 2] and gaps [P]; the gap is inf where no ray passes through the point."""
-    points, descriptors = sought.pointmap.X_C.reshape(-1, 3), _descriptors(searched, sought)
-    same = _pixels(sought.pointmap.confidence)
+    points, descriptors = sought.X.reshape(-1, 3), _descriptors(searched, sought)
+    same = _pixels(sought.confidence)
     starts = same[None] if guess is None else torch.stack([guess, same])
     found = kernels.match_rays(
         rays, points, starts, iterations=settings.iterations, damping=settings.damping
@@ -122,7 +121,7 @@ def _projective(
     return kernels.refine_matches(*descriptors, rays, points, found.target, fits, **window)
 
 
-def _descriptors(searched: View, sought: View) -> tuple[Tensor, Tensor] | None:
+def _descriptors(searched: PointmapView, sought: PointmapView) -> tuple[Tensor, Tensor] | None:
     """Descriptors [H, W, D] that are searched and [P, D] sought, if there are any."""
     if searched.descriptor is None or sought.descriptor is None:
         return None
@@ -130,10 +129,10 @@ def _descriptors(searched: View, sought: View) -> tuple[Tensor, Tensor] | None:
 
 
 def _reciprocal(
-    searched: View, sought: View, rays: Tensor, settings: MatchingSettings
+    searched: PointmapView, sought: PointmapView, rays: Tensor, settings: MatchingSettings
 ) -> tuple[Tensor, Tensor]:
     """Targets [P, 2] and gaps [P]; the gap is inf where no pixel has this one as its nearest."""
-    descriptors, grid = _descriptors(searched, sought), sought.pointmap.confidence
+    descriptors, grid = _descriptors(searched, sought), sought.confidence
     if descriptors is None:
         raise ValueError(
             "matching.method: reciprocal wants descriptors, got a network without; take projective"
@@ -146,7 +145,7 @@ def _reciprocal(
     target[pairs.sought] = torch.stack([pairs.found % width, pairs.found // width], -1).float()
     met = torch.zeros(len(target), dtype=torch.bool, device=target.device)
     met[pairs.sought] = True
-    points = sought.pointmap.X_C.reshape(-1, 3)
+    points = sought.X.reshape(-1, 3)
     return kernels.refine_matches(image, features, rays, points, target, met, radius=0, dilation=0)
 
 
@@ -205,7 +204,9 @@ def _nearest(among: Tensor, queries: Tensor) -> Tensor:
     return torch.cat([(block @ among.T).argmax(dim=1) for block in blocks])
 
 
-def _confidence(searched: View, sought: View, target: Tensor, least: float) -> Tensor:
+def _confidence(
+    searched: PointmapView, sought: PointmapView, target: Tensor, least: float
+) -> Tensor:
     """Geometric mean of both descriptors' confidence [P], 0 below the least; 1 without them."""
     if searched.descriptor_confidence is None or sought.descriptor_confidence is None:
         return torch.ones_like(target[:, 0])
@@ -217,9 +218,8 @@ def _confidence(searched: View, sought: View, target: Tensor, least: float) -> T
 
 def _pixels(image: Tensor) -> Tensor:
     """(u, v) of all pixels of an image [H, W], row by row [H * W, 2] float32."""
-    index = torch.arange(image.numel(), device=image.device)
-    width = image.shape[1]
-    return torch.stack([index % width, index // width], -1).float()
+    height, width = image.shape
+    return pixel_grid(height, width, image.device, torch.float32).reshape(-1, 2)
 
 
 def _grid(image: Tensor, stride: int) -> Tensor:
@@ -231,12 +231,12 @@ def _grid(image: Tensor, stride: int) -> Tensor:
     return (v[:, None] * image.shape[1] + u).reshape(-1)
 
 
-def _check(searched: View, sought: View, guess: Tensor | None) -> None:
+def _check(searched: PointmapView, sought: PointmapView, guess: Tensor | None) -> None:
     for name, view in (("searched", searched), ("sought", sought)):
-        size = tuple(view.pointmap.X_C.shape[:2])
+        size = tuple(view.X.shape[:2])
         shapes = {
-            "X_C": (view.pointmap.X_C, (*size, 3)),
-            "confidence": (view.pointmap.confidence, size),
+            "X": (view.X, (*size, 3)),
+            "confidence": (view.confidence, size),
             "descriptor_confidence": (view.descriptor_confidence, size),
         }
         for field, (tensor, shape) in shapes.items():
@@ -247,7 +247,7 @@ def _check(searched: View, sought: View, guess: Tensor | None) -> None:
                 )
     if (searched.descriptor is None) != (sought.descriptor is None):
         raise ValueError("descriptor: want one for both views or for none, got one; add the other")
-    pixels = sought.pointmap.confidence.numel()
+    pixels = sought.confidence.numel()
     if guess is not None and tuple(guess.shape) != (pixels, 2):
         raise ValueError(
             f"guess: want shape [{pixels}, 2], a place for each pixel sought, got "

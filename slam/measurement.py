@@ -14,8 +14,7 @@ WEIGHT_STEP = 1 / 128  # 1/px^2: the weight is at most 1 / noise_floor^2
 
 def thinned(grid: Grid) -> Tensor:
     """Places [Q] of every second grid column and row."""
-    places = torch.arange(grid.rows * grid.columns).reshape(grid.rows, grid.columns)
-    return places[::2, ::2].reshape(-1)
+    return grid.places(2)
 
 
 def pack(grid: Grid, measured: Correspondence) -> Tensor:

@@ -9,7 +9,8 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from slam.config import Config, to_yaml
 from slam.densification import densify
 from slam.evaluation import EvaluationResult, evaluate
 from slam.evaluation.report import plot_run, write_map_picture
-from slam.export import choose_voxel_size, voxel_downsample, write_ply
+from slam.export import PointCloud, choose_voxel_size, voxel_downsample, write_ply
 from slam.frame import SOLVED, FrameRecord, InverseDepth, Snapshot, Step, TrackState
 from slam.mapcloud import point_cloud
 from slam.predictors import Grid
@@ -113,37 +114,59 @@ def _real_time_words(dropped: int, latency: list[dict[str, float]]) -> str:
     return f"{dropped} frames dropped; {p50:.0f} ms (p95 {p95:.0f} ms) from image to pose"
 
 
+class Files:
+    """The files of an output folder: one that cannot be written leaves the others alone."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.unwritten: dict[str, str] = {}  # name → why
+
+    @contextmanager
+    def writing(self, name: str) -> Iterator[Path]:
+        """Path of a file for the body to write; why it could not is kept for `complaint`."""
+        try:
+            yield self.folder / name
+        except OSError as error:
+            self.unwritten[name] = error.strerror or str(error)
+
+    def complaint(self) -> str:
+        """What could not be written and why, in one line; empty = everything was."""
+        if not self.unwritten:
+            return ""
+        names: dict[str, list[str]] = {}
+        for name, why in self.unwritten.items():
+            names.setdefault(why, []).append(name)
+        failures = "; ".join(f"{', '.join(files)} ({why})" for why, files in names.items())
+        return f"{self.folder}: could not write {failures}; the other files are there"
+
+
 def save(
-    folder: Path,
+    files: Files,
     slam: Slam,
     source: Source,
     config: Config,
     journal: Journal,
     extra: dict[str, Any],
 ) -> dict[str, Any]:
-    """Writes every output file; returns the report."""
+    """Writes every output file, as far as that can be done; returns the report."""
     snapshot = slam.graph.snapshot()
     posed = [r for r in snapshot.records if r.keyframe >= 0]
     trajectory = _trajectory([(r.time, slam.graph.T_WC(r).numpy()) for r in posed])
     causal = _trajectory(journal.causal)
     keyframes = _trajectory(sorted((k.frame.time, k.T_WC.numpy()) for k in snapshot.keyframes))
-    for name, path in (
+    for name, poses in (
         ("trajectory.txt", trajectory),
         ("trajectory_causal.txt", causal),
         ("keyframes.txt", keyframes),
     ):
-        write_tum(folder / name, source.to_source_convention(path))
+        with files.writing(name) as path:
+            write_tum(path, source.to_source_convention(poses))
     resolved = replace(config, run=replace(config.run, out=""))  # where it is, it is
-    write_atomically(folder / "config.yaml", to_yaml(resolved).encode())
-    with slam.timings.measure("dense map"):
-        grid, depths = densify(snapshot, slam.predictor.grid, config)
-        cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
-    _write_keyframes(folder / "keyframes.npz", snapshot, grid, depths)
-    if len(cloud.points):
-        size = choose_voxel_size(cloud.points)
-        cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)
-    write_ply(folder / "map.ply", cloud.points, cloud.colors, cloud.confidence)
-    write_map_picture(folder / "map.jpg", cloud.points, cloud.colors, trajectory)
+    with files.writing("config.yaml") as path:
+        write_atomically(path, to_yaml(resolved).encode())
+    cloud = _save_map(files, slam, snapshot, config, len(source.recorded))
+    with files.writing("map.jpg") as path:
+        write_map_picture(path, cloud.points, cloud.colors, trajectory)
     weak = np.array([r.time for r in snapshot.records if r.state not in SOLVED])
     final = _evaluation(trajectory, source, weak)
     report = _report(slam, source, journal, snapshot.records, len(snapshot.keyframes)) | extra
@@ -151,29 +174,53 @@ def save(
     report["ate"] = None if final is None else _ate(final)
     causal_result = _evaluation(causal, source, np.empty(0))
     report["ate_causal"] = None if causal_result is None else _ate(causal_result)
-    write_atomically(folder / "report.json", json.dumps(report, indent=1).encode())
-    plot_run(
-        folder / "report.png",
-        title=source.name,
-        estimate=trajectory,
-        states=[r.state.value for r in posed],
-        ground_truth=None if final is None else source.ground_truth,
-        result=final,
-        points=cloud.points,
-        colors=cloud.colors,
-        keyframe_positions=keyframes.positions,
-    )
+    with files.writing("report.json") as path:
+        write_atomically(path, json.dumps(report, indent=1).encode())
+    with files.writing("report.png") as path:
+        plot_run(
+            path,
+            title=source.name,
+            estimate=trajectory,
+            states=[r.state.value for r in posed],
+            ground_truth=None if final is None else source.ground_truth,
+            result=final,
+            points=cloud.points,
+            colors=cloud.colors,
+            keyframe_positions=keyframes.positions,
+        )
     return report
 
 
+def _save_map(
+    files: Files, slam: Slam, snapshot: Snapshot, config: Config, images: int
+) -> PointCloud:
+    """Keyframes with dense depths, and the cloud of them all. images: of the whole recording."""
+    with slam.timings.measure("dense map"):
+        grid, depths = densify(snapshot, slam.predictor.grid, config)
+        cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
+    with files.writing("keyframes.npz") as path:
+        _write_keyframes(path, snapshot, grid, depths, images)
+    if len(cloud.points):
+        size = choose_voxel_size(cloud.points)
+        cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)
+    with files.writing("map.ply") as path:
+        write_ply(path, cloud.points, cloud.colors, cloud.confidence)
+    return cloud
+
+
 def _write_keyframes(
-    path: Path, snapshot: Snapshot, grid: Grid, depths: Sequence[InverseDepth]
+    path: Path, snapshot: Snapshot, grid: Grid, depths: Sequence[InverseDepth], images: int
 ) -> None:
-    """Poses and dense depths of the keyframes, for `slam eval-depth` and other programs."""
+    """Poses and dense depths of the keyframes, for `slam eval-depth` and other programs.
+
+    Args: images: of the whole recording; with the times they tell it from another.
+    """
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
         index=np.array([k.frame.index for k in snapshot.keyframes], np.int64),
+        time=np.array([k.frame.time for k in snapshot.keyframes], np.float64),
+        images=np.array(images),
         T_WC=np.array([k.T_WC.numpy() for k in snapshot.keyframes]).reshape(-1, 7),
         inverse_depth=np.array([d.value.numpy() for d in depths], np.float32),
         information=np.array([d.information.numpy() for d in depths], np.float32),

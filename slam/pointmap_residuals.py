@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from slam import kernels
+from slam.camera import pixel_grid
 from slam.frame import Intrinsics
+from slam.least_squares import Descent
 from slam.lie import sim3_act
+from slam.pointmap_settings import DescentSettings
 from slam.settings import Section, setting
 
 NEGLIGIBLE = 1e-6  # of the robust cost of one match: no reason for another step
@@ -43,6 +46,13 @@ class PointMatches:
     def count(self) -> int:
         """Matches with a weight."""
         return int((self.weight > 0).sum())
+
+
+def descent_of(settings: DescentSettings, matches: int) -> Descent:
+    """How to minimise the robust cost of a number of matches."""
+    return Descent(
+        settings.iterations, settings.damping, settings.relative_decrease, NEGLIGIBLE * matches
+    )
 
 
 def match_weights(own: Tensor, other: Tensor, valid: Tensor, least: float) -> Tensor:
@@ -144,10 +154,6 @@ def on_rays(X_C: Tensor, intrinsics: Intrinsics) -> Tensor:
     """Points [..., H, W, 3] of a pointmap moved onto their pixels' rays, their depths kept."""
     fx, fy, cx, cy = intrinsics
     height, width = X_C.shape[-3:-1]
-    v, u = torch.meshgrid(
-        (torch.arange(height, device=X_C.device) - cy) / fy,
-        (torch.arange(width, device=X_C.device) - cx) / fx,
-        indexing="ij",
-    )
-    ray = torch.stack([u, v, torch.ones_like(u)], -1).to(X_C.dtype)
+    u, v = pixel_grid(height, width, X_C.device, X_C.dtype).unbind(-1)
+    ray = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u)], -1)
     return ray * X_C[..., 2:]

@@ -9,6 +9,34 @@ from slam.settings import Section, setting
 
 
 @dataclass(frozen=True, slots=True)
+class DescentSettings(Section):
+    """Levenberg-Marquardt over matched points, and which of them are left out in the end."""
+
+    iterations: int = setting(50, help="at most, of each descent", minimum=1)
+    damping: float = setting(1e-4, help="first, relative to the diagonal", minimum=0.0)
+    relative_decrease: float = setting(
+        1e-6, help="of the cost, at which it has converged", minimum=0.0
+    )
+    outlier: float = setting(
+        6.0,
+        help="times the middle match's error beyond which one is left out in the end",
+        minimum=1.0,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PoseGraphSettings(Section):
+    """Sim(3) optimisation of keyframes."""
+
+    descent: DescentSettings = DescentSettings(iterations=10, damping=1e-6)  # at each scale
+    factor_outlier: float = setting(
+        20.0,
+        help="mean robust cost of a match at which its whole factor is half believed",
+        minimum=1e-3,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class MatchingSettings(Section):
     """Pixels of one pointmap found in another."""
 

@@ -10,33 +10,17 @@ from torch import Tensor
 
 from slam.frame import Intrinsics
 from slam.kernels import NormalEquations
-from slam.least_squares import Descent, Step, minimise
+from slam.least_squares import Step, minimise
 from slam.lie import sim3_exp, sim3_mul
 from slam.pointmap_residuals import (
-    NEGLIGIBLE,
     PointMatches,
     ResidualSettings,
+    descent_of,
     is_determined,
     normal_equations,
     without_outliers,
 )
-from slam.settings import Section, setting
-
-
-@dataclass(frozen=True, slots=True)
-class PointmapTrackingSettings(Section):
-    """Sim(3) of a frame against its keyframe."""
-
-    iterations: int = setting(50, help="at most", minimum=1)
-    damping: float = setting(1e-4, help="first, relative to the diagonal", minimum=0.0)
-    relative_decrease: float = setting(
-        1e-6, help="of the cost, at which it has converged", minimum=0.0
-    )
-    outlier: float = setting(
-        6.0,
-        help="times the middle match's error beyond which one is left out in the end",
-        minimum=1.0,
-    )
+from slam.pointmap_settings import DescentSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +40,7 @@ def track_pointmap(
     matches: PointMatches,
     T_guess: Tensor,
     residuals: ResidualSettings,
-    settings: PointmapTrackingSettings,
+    settings: DescentSettings,
     intrinsics: Intrinsics | None = None,
 ) -> PointmapTrack:
     """T_kf by robust Levenberg-Marquardt (MASt3R-SLAM, Murai et al., CVPR 2025, section 3.3).
@@ -72,12 +56,7 @@ def track_pointmap(
     def on(used: PointMatches) -> Callable[[Tensor], _System]:
         return lambda T_kf: _System(normal_equations(used, T_kf, residuals, intrinsics))
 
-    descent = Descent(
-        settings.iterations,
-        settings.damping,
-        settings.relative_decrease,
-        NEGLIGIBLE * matches.count,
-    )
+    descent = descent_of(settings, matches.count)
     first = minimise(T_guess, on(matches), _moved, descent)
     kept = without_outliers(matches, first.state, settings.outlier, residuals, intrinsics)
     second = minimise(first.state, on(kept), _moved, descent)

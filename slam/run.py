@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from slam.config import Config
 from slam.frame import Image
-from slam.outputs import Journal, RunResult, output_folder, save
+from slam.outputs import Files, Journal, RunResult, output_folder, save
 from slam.sources import Source, open_source
+from slam.sources.looped import LoopedSource
 from slam.sources.realtime import RealTime
 from slam.system import Slam
 
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 FEWEST = 3  # posed frames, for a run to have found anything
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell reports it
+Playable = Source | LoopedSource
 
 
 class Interrupt:
@@ -64,29 +66,33 @@ def run(config: Config) -> RunResult:
 
     Ctrl-C ends the loop early; everything is still adjusted and saved, and a second one cuts the
     adjustment short. Where the source or the system breaks in the middle, what there is is saved
-    before the error is raised.
+    before the error is raised; a file that cannot be written keeps no other from being written.
 
     Raises ValueError, FileNotFoundError or OSError for bad input.
     """
     source = open_configured(config)
     journal = Journal()
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
-        folder = output_folder(config, source.name)
+        files = Files(output_folder(config, source.name))
         log.info("%s: %d frames, %s", source.name, len(source.times), source.calibration_source)
         interrupt = Interrupt(slam)
         with interrupt.watching():
             broken, extra = _loop(slam, source, config, journal, interrupt)
             broken = broken or _finish(slam, journal, interrupt)
-            report = save(folder, slam, source, config, journal, extra)
+            report = save(files, slam, source, config, journal, extra)
     if broken is not None:
-        log.warning("what was computed is in %s", folder)
+        log.warning("what was computed is in %s", files.folder)
+        if files.unwritten:
+            log.warning("%s", files.complaint())
         raise broken
+    if files.unwritten:
+        raise OSError(files.complaint())
     if report["posed"] < FEWEST and not interrupt.count:
         raise ValueError(
             f"{source.path}: no map: a start wants two views of one scene from different places, "
             f"got none in {report['processed']} frames; move the camera sideways, or see --fov"
         )
-    return RunResult(folder, report, INTERRUPTED if interrupt.count else 0)
+    return RunResult(files.folder, report, INTERRUPTED if interrupt.count else 0)
 
 
 def open_configured(config: Config) -> Source:
@@ -108,13 +114,11 @@ def _loop(
 ) -> tuple[Exception | None, dict[str, Any]]:
     """Feeds every image; returns what broke the loop, and figures of real-time mode."""
     live = RealTime(source.images()) if config.run.realtime else None
-    images: Generator[Image, None, None] = source.images() if live is None else iter(live)
     broken: Exception | None = None
-    gc.freeze()  # what is loaded by now is no garbage: a collection need not walk through it
     journal.started = time.perf_counter()
     try:
-        with progress(len(source.times)) as bar, closing(images) as stream:
-            for image in stream:
+        with playing(source, live) as (images, bar):
+            for image in images:
                 step = slam.feed(image)
                 journal.note(step)
                 bar.update(len(journal.posed_at) + (live.dropped if live else 0) - bar.n)
@@ -157,7 +161,16 @@ def _real_time(live: RealTime, journal: Journal) -> dict[str, Any]:
 
 
 @contextmanager
-def progress(total: int) -> Iterator[tqdm]:
+def playing(source: Playable, live: RealTime | None) -> Iterator[tuple[Iterator[Image], tqdm]]:
+    """The images of a source, in real time or one after the other, and a bar of them."""
+    gc.freeze()  # what is loaded by now is no garbage: a collection need not walk through it
+    images: Generator[Image, None, None] = source.images() if live is None else iter(live)
+    with _progress(len(source)) as bar, closing(images):
+        yield images, bar
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[tqdm]:
     """A bar of frames on a terminal's standard error; none elsewhere, nor with -q."""
     quiet = logging.getLogger("slam").getEffectiveLevel() >= logging.ERROR
     with tqdm(total=total, unit="frame", disable=True if quiet else None, file=sys.stderr) as bar:

@@ -28,6 +28,16 @@ class CommandResult:
     err: str  # standard error
 
 
+def expect_one_line(result: CommandResult, *words: str) -> None:
+    """Bad input: exit status 2, and one line that says all these words."""
+    assert result.code == 2, result
+    assert "Traceback" not in result.err
+    line = [text for text in result.err.splitlines() if text.startswith("slam: error:")]
+    assert len(line) == 1, result.err
+    for word in words:
+        assert word in line[0], line[0]
+
+
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Each device in turn; CUDA is skipped where there is none."""

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slam.config import MatchingSettings
-from slam.frame import Correspondence, Pointmap
-from slam.matching import View
+from slam.frame import Correspondence, PointmapView
 from slam.rendering import render_depth, sample_times, sample_trajectory
 from slam.rendering.rooms import sample_room_builder
 
@@ -26,8 +25,8 @@ RECIPROCAL = replace(SETTINGS, method="reciprocal")
 class Pair:
     """Two views of the room, both in camera f, and where the second's pixels truly lie."""
 
-    searched: View
-    sought: View
+    searched: PointmapView
+    sought: PointmapView
     truth: Tensor  # [P, 2] px
     visible: Tensor  # [P] bool: in the image, and not behind anything
 
@@ -44,7 +43,7 @@ class Pair:
 
     def smooth(self) -> Tensor:
         """Pixels [P] around whose place the distance changes by less than 3 %."""
-        distance = self.searched.pointmap.X_C.norm(dim=-1)[None]
+        distance = self.searched.X.norm(dim=-1)[None]
         most = functional.max_pool2d(distance, 3, 1, 1)
         least = -functional.max_pool2d(-distance, 3, 1, 1)
         u, v = torch.minimum(self.truth.clamp(min=0), LAST).round().long().unbind(-1)
@@ -84,23 +83,23 @@ def room(described_too: bool = False, first: int = 100, second: int = 150) -> Pa
     one = torch.ones(HEIGHT, WIDTH)
     descriptors = (described(X_ff, T_Wf), described(X_fk, T_Wf)) if described_too else (None, None)
     views = [
-        View(Pointmap(X, one), D, one * 4 if D is not None else None)
+        PointmapView(X, one, D, one * 4 if D is not None else None)
         for X, D in zip((X_ff, X_fk), descriptors, strict=True)
     ]
     return Pair(*views, truth, inside & ((surface - 1).abs() < 0.05))
 
 
-def with_points(view: View, X_C: Tensor) -> View:
-    return replace(view, pointmap=Pointmap(X_C, view.pointmap.confidence))
+def with_points(view: PointmapView, X: Tensor) -> PointmapView:
+    return replace(view, X=X)
 
 
-def with_confidence(view: View, confidence: Tensor) -> View:
-    return replace(view, pointmap=Pointmap(view.pointmap.X_C, confidence))
+def with_confidence(view: PointmapView, confidence: Tensor) -> PointmapView:
+    return replace(view, confidence=confidence)
 
 
-def bent(pair: Pair) -> View:
+def bent(pair: Pair) -> PointmapView:
     """The sought view with points off by 2 px of angle and 2 % of distance, changing smoothly."""
     v, u = torch.meshgrid(torch.arange(HEIGHT), torch.arange(WIDTH), indexing="ij")
     along = torch.stack([torch.sin(v / 15), torch.cos(u / 18), torch.sin((u + v) / 20)], -1)
-    X_C = pair.sought.pointmap.X_C
-    return with_points(pair.sought, X_C + 0.02 * along * X_C.norm(dim=-1, keepdim=True))
+    X = pair.sought.X
+    return with_points(pair.sought, X + 0.02 * along * X.norm(dim=-1, keepdim=True))

@@ -1,4 +1,4 @@
-"""Small sequences for the system's tests, cut from the bundled sample or made up."""
+"""Small sequences for the system's tests, cut from the bundled sample, and what a run makes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,17 @@ import cv2
 import numpy as np
 
 SAMPLE = Path(__file__).parents[1] / "datasets" / "sample"
+OUTPUTS = {  # of `slam run`
+    "trajectory.txt",
+    "trajectory_causal.txt",
+    "keyframes.txt",
+    "keyframes.npz",
+    "map.ply",
+    "map.jpg",
+    "config.yaml",
+    "report.json",
+    "report.png",
+}
 
 
 def cut_sample(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from collections.abc import Callable
@@ -26,6 +27,7 @@ from slam.frame import Correspondence, Features, Frame, FrameRecord, InverseDept
 from slam.frame import TrackState as State
 from slam.graph import Graph
 from slam.kernels import dense_ba_step
+from slam.run import playing
 from slam.sources import open_source
 from slam.sources.looped import LoopedSource
 from slam.timing import KEPT, Timings
@@ -241,6 +243,18 @@ def test_speed_of_a_looped_source(run_cli: Command, tmp_path: Path) -> None:
     grid = (160 // 4) * (120 // 4)
     images = 160 * 120 * 4 + 4 * grid
     assert content["keyframe_memory_mb"]["images"] == pytest.approx(images / 1e6)
+
+
+def test_images_are_played_without_walking_through_what_is_loaded(tmp_path: Path) -> None:
+    """By `slam run` and `slam bench speed` alike; the thread that decodes ends with them."""
+    source, before = open_source(cut_sample(tmp_path / "cut", range(9))), threading.active_count()
+    gc.unfreeze()
+    for playable in (source, LoopedSource(source, 2)):
+        with playing(playable, None) as (images, bar):
+            assert gc.get_freeze_count() > 0 and bar.total == len(playable)
+            assert next(images).index == 0 and threading.active_count() > before
+        assert threading.active_count() == before
+        gc.unfreeze()
 
 
 def test_speed_in_real_time_counts_drops(run_cli: Command, tmp_path: Path) -> None:

@@ -20,8 +20,8 @@ from pointmap_pair import (
 from torch.nn import functional
 
 from slam.config import MatchingSettings
-from slam.frame import Pointmap
-from slam.matching import View, match, ray_image
+from slam.frame import Pointmap, PointmapView
+from slam.matching import match, ray_image
 
 # --- by projection -------------------------------------------------------------------------------
 
@@ -45,9 +45,9 @@ def test_a_hidden_surface_has_no_match() -> None:
     X_ff = rays * torch.where(board, 2.0, 4.0)[..., None]
     X_fk = rays * 4.0
     one = torch.ones(60, 80)
-    found = match(View(Pointmap(X_ff, one)), View(Pointmap(X_fk, one)), SETTINGS)
+    found = match(PointmapView(X_ff, one), PointmapView(X_fk, one), SETTINGS)
     assert torch.equal(found.weight.reshape(60, 80) == 0, board)
-    found = match(View(Pointmap(X_fk, one)), View(Pointmap(X_ff, one)), SETTINGS)
+    found = match(PointmapView(X_fk, one), PointmapView(X_ff, one), SETTINGS)
     assert torch.equal(found.weight.reshape(60, 80) == 0, board)  # before what is seen: wrong
 
 
@@ -55,11 +55,9 @@ def test_a_hidden_surface_has_no_match() -> None:
 def test_defect_10_no_threshold_is_in_metres(scale: float) -> None:
     """The reference drops matches whose points are 0.1 units apart, in rooms and in streets."""
     pair = room(True)
-    warped = with_points(pair.sought, 1.02 * pair.sought.pointmap.X_C)
+    warped = with_points(pair.sought, 1.02 * pair.sought.X)
     here = match(pair.searched, warped, SETTINGS)
-    searched, sought = (
-        with_points(view, scale * view.pointmap.X_C) for view in (pair.searched, warped)
-    )
+    searched, sought = (with_points(view, scale * view.X) for view in (pair.searched, warped))
     there = match(searched, sought, SETTINGS)
     assert (here.weight > 0).float().mean() > 0.7
     assert ((here.weight > 0) == (there.weight > 0)).float().mean() > 0.999
@@ -70,7 +68,7 @@ def test_defect_10_no_threshold_is_in_metres(scale: float) -> None:
 def test_a_wrong_scale_of_one_pointmap_loses_all_matches_beyond_the_gap() -> None:
     pair = room()
     for factor, least, most in ((1.05, 0.8, 1.0), (1.15, 0.0, 0.1), (0.85, 0.0, 0.1)):
-        sought = with_points(pair.sought, factor * pair.sought.pointmap.X_C)
+        sought = with_points(pair.sought, factor * pair.sought.X)
         used = (match(pair.searched, sought, SETTINGS).weight > 0).float().mean()
         assert least <= used <= most, factor
 
@@ -117,7 +115,7 @@ def test_holes_lose_their_own_matches_only(hole: float) -> None:
     missing = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     missing[20:60, 30:75] = True
     missing |= torch.rand(HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1)) < 0.05
-    cut = pair.searched.pointmap.X_C.masked_fill(missing[..., None], hole)
+    cut = pair.searched.X.masked_fill(missing[..., None], hole)
     for descriptors in (True, False):
         one = pair if descriptors else room()
         found = match(with_points(one.searched, cut), one.sought, SETTINGS)
@@ -132,7 +130,7 @@ def test_holes_lose_their_own_matches_only(hole: float) -> None:
 
 def test_points_that_are_not_finite_have_no_match_and_disturb_no_other() -> None:
     pair = room(True)
-    X_C = pair.sought.pointmap.X_C.clone()
+    X_C = pair.sought.X.clone()
     X_C[10], X_C[11, :, 1], X_C[12] = torch.nan, torch.inf, 0.0
     found = match(pair.searched, with_points(pair.sought, X_C), SETTINGS)
     whole = match(pair.searched, pair.sought, SETTINGS)
@@ -151,7 +149,7 @@ def test_a_pointmap_without_any_point_has_no_match() -> None:
 
 
 def test_views_without_pixels() -> None:
-    empty = View(Pointmap(torch.zeros(0, 5, 3), torch.zeros(0, 5)))
+    empty = PointmapView(torch.zeros(0, 5, 3), torch.zeros(0, 5))
     found = match(room().searched, empty, SETTINGS)
     assert found.target.shape == (0, 2) and found.weight.shape == (0,)
     with pytest.raises(ValueError, match="rays: want at least one pixel to search"):
@@ -159,7 +157,8 @@ def test_views_without_pixels() -> None:
 
 
 def test_rays_in_holes_are_those_of_the_camera() -> None:
-    pointmap = room().searched.pointmap
+    view = room().searched
+    pointmap = Pointmap(view.X, view.confidence)
     whole = ray_image(pointmap)
     X_C = pointmap.X_C.clone()
     X_C[30:70, :90] = torch.nan
@@ -188,12 +187,12 @@ def test_defect_7_a_match_that_descriptors_move_to_another_surface_is_dropped() 
     X_ff, X_fk = rays * torch.where(near, 2.0, 4.0)[..., None], rays * 4.0
     alike = torch.stack([torch.sigmoid(u - 40), 1 - torch.sigmoid(u - 40)], -1)
     sought = torch.tensor([1.0, 0.0]).expand(60, 80, 2)  # all look like what is on the near side
-    searched = View(Pointmap(X_ff, one), alike)
+    searched = PointmapView(X_ff, one, alike)
     wall = ~near.reshape(-1)
-    led = match(searched, View(Pointmap(X_fk, one), sought), SETTINGS)
+    led = match(searched, PointmapView(X_fk, one, sought), SETTINGS)
     moved = wall & (led.target[:, 0] >= 40)
     assert moved.sum() > 0.5 * wall.sum() and not led.weight[moved].any()
-    kept = match(View(Pointmap(X_ff, one)), View(Pointmap(X_fk, one)), SETTINGS)
+    kept = match(PointmapView(X_ff, one), PointmapView(X_fk, one), SETTINGS)
     assert (kept.weight[wall] > 0).all()
 
 
@@ -208,7 +207,7 @@ def test_descriptors_may_take_a_match_to_the_surface_it_belongs_to() -> None:
     X_ff = rays * torch.where(u > 40, 2.0, 4.0)[..., None]
     X_fk = X_ff + torch.tensor([-0.1, 0.0, 0.0])  # the edge lands 3 px beside itself
     found = match(
-        View(Pointmap(X_ff, one), descriptor), View(Pointmap(X_fk, one), descriptor), SETTINGS
+        PointmapView(X_ff, one, descriptor), PointmapView(X_fk, one, descriptor), SETTINGS
     )
     edge = ((u > 40) & (u < 44) & (v > 5) & (v < 55)).reshape(-1)
     truth = torch.stack([u, v], -1).reshape(-1, 2)
@@ -249,10 +248,11 @@ def test_the_same_bits_for_one_and_more_threads() -> None:
         assert torch.equal(results[0].weight, other.weight)
 
 
-def on(device: torch.device, view: View) -> View:
+def on(device: torch.device, view: PointmapView) -> PointmapView:
     assert view.descriptor is not None and view.descriptor_confidence is not None
-    return View(
-        Pointmap(view.pointmap.X_C.to(device), view.pointmap.confidence.to(device)),
+    return PointmapView(
+        view.X.to(device),
+        view.confidence.to(device),
         view.descriptor.to(device),
         view.descriptor_confidence.to(device),
     )
@@ -263,7 +263,7 @@ def test_every_device_gives_the_same_matches(
     device: torch.device, settings: MatchingSettings
 ) -> None:
     pair = room(True)
-    X_C = pair.searched.pointmap.X_C.clone()
+    X_C = pair.searched.X.clone()
     X_C[20:40, 30:60] = torch.nan
     searched, sought = with_points(pair.searched, X_C), bent(pair)
     here = match(searched, sought, settings, pair.truth)
@@ -287,7 +287,7 @@ def test_wrong_shapes_are_told_in_one_line() -> None:
             with_confidence(pair.sought, one[1:]),
             None,
         ),
-        "searched.X_C: want shape [96, 128, 3]": (
+        "searched.X: want shape [96, 128, 3]": (
             with_points(pair.searched, torch.zeros(HEIGHT, WIDTH, 4)),
             pair.sought,
             None,

@@ -16,7 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from slam.networks.heads import Fusion, ViewPrediction, double, to_map, to_points
+from slam.frame import PointmapView
+from slam.networks.heads import Fusion, double, to_map, to_points
 from slam.networks.pointmap import PointmapNetwork
 from slam.networks.pointmap_sizes import PointmapSizes, TransformerSizes, read_heads
 from tests.pointmap_networks import DUST3R, SIZES, random_images, random_network
@@ -105,7 +106,7 @@ def network() -> PointmapNetwork:
     return random_network()
 
 
-def largest_difference(a: ViewPrediction, b: ViewPrediction) -> float:
+def largest_difference(a: PointmapView, b: PointmapView) -> float:
     """Relative to the norm of each output, over all of them."""
     pairs = [(getattr(a, name), getattr(b, name)) for name in FIELDS.values()]
     return max(float((p - q).norm() / q.norm()) for p, q in pairs if q is not None)
@@ -172,9 +173,9 @@ def test_a_batch_of_edges_equals_one_by_one_in_both_directions(head: str) -> Non
     assert largest_difference(edge(batch[0], 0), edge(batch[1], 1)) > 1e-2
 
 
-def edge(view: ViewPrediction, n: int) -> ViewPrediction:
+def edge(view: PointmapView, n: int) -> PointmapView:
     fields = (getattr(view, name) for name in FIELDS.values())
-    return ViewPrediction(*(x if x is None else x[n : n + 1] for x in fields))
+    return PointmapView(*(x if x is None else x[n : n + 1] for x in fields))
 
 
 def test_both_views_depend_on_both_images(network: PointmapNetwork) -> None:

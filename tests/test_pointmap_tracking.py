@@ -21,11 +21,12 @@ from slam.pointmap_residuals import (
     whitened_errors,
     without_outliers,
 )
-from slam.pointmap_tracking import PointmapTrackingSettings, keyframe_overlap, track_pointmap
+from slam.pointmap_settings import DescentSettings
+from slam.pointmap_tracking import keyframe_overlap, track_pointmap
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 K: Intrinsics = (250.0, 260.0, 157.0, 121.0)
-RESIDUALS, SETTINGS = ResidualSettings(), PointmapTrackingSettings()
+RESIDUALS, SETTINGS = ResidualSettings(), DescentSettings()
 BOTH = pytest.mark.parametrize("intrinsics", [None, K], ids=["rays", "pixels"])
 IDENTITY = sim3_exp(torch.zeros(7, dtype=torch.float64))
 

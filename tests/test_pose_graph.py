@@ -16,7 +16,6 @@ from slam.kernels import Intrinsics
 from slam.lie import sim3_exp, sim3_mul
 from slam.optimization import (
     PointmapFactor,
-    PoseGraphSettings,
     PoseGraphSolution,
     factor_matches,
     optimise_pose_graph,
@@ -24,6 +23,7 @@ from slam.optimization import (
 )
 from slam.optimization.pose_graph import _graph
 from slam.pointmap_residuals import ResidualSettings
+from slam.pointmap_settings import PoseGraphSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RESIDUALS, SETTINGS = ResidualSettings(), PoseGraphSettings()

@@ -84,5 +84,5 @@ def test_reciprocal_matching_finds_the_same_places() -> None:
     smooth = pair.error(found)[used & pair.smooth()]
     assert smooth.quantile(0.9) < 0.15 and smooth.max() < 1
     assert (pair.error(found)[used] < 1).float().mean() > 0.98
-    far = with_points(pair.sought, 2 * pair.sought.pointmap.X_C)
+    far = with_points(pair.sought, 2 * pair.sought.X)
     assert not match(pair.searched, far, RECIPROCAL).weight.any()

@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from conftest import CommandResult
-from sequences import SAMPLE, cut_sample
+from conftest import CommandResult, expect_one_line
+from sequences import OUTPUTS, SAMPLE, cut_sample
 
 from slam.evaluation import evaluate_files
 from slam.export import read_ply
@@ -24,18 +24,6 @@ from slam.frame import Keyframe
 from slam.trajectory import read_trajectory
 
 Command = Callable[..., CommandResult]
-
-OUTPUTS = {
-    "trajectory.txt",
-    "trajectory_causal.txt",
-    "keyframes.txt",
-    "keyframes.npz",
-    "map.ply",
-    "map.jpg",
-    "config.yaml",
-    "report.json",
-    "report.png",
-}
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +97,14 @@ def test_depth_is_right_on_nearly_all_pixels_and_confidence_ranks_its_errors(
     assert medians[0] == pytest.approx(median[0], abs=1e-4)
 
 
+def test_depth_of_a_run_on_another_source_is_refused(
+    sample_run: Path, tmp_path: Path, run_cli: Command
+) -> None:
+    """As long as the sample, and its times are thirtieths of a second too."""
+    other = cut_sample(tmp_path / "other", range(300))
+    expect_one_line(run_cli("eval-depth", sample_run, other), str(other), str(sample_run))
+
+
 def test_the_maps_picture_shows_the_room_and_is_small(sample_run: Path) -> None:
     image = cv2.imread(str(sample_run / "map.jpg"))
     assert image.shape == (720, 1280, 3)
@@ -176,11 +172,13 @@ def test_uncalibrated_run_finds_the_focal_length(tmp_path: Path, run_cli: Comman
 def test_interrupt_saves_and_exits_130(tmp_path: Path, after: float) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
-        [sys.executable, "-m", "slam", "run", str(SAMPLE), "--realtime", "--out", str(out)],
+        [sys.executable, "-m", "slam", "run", str(SAMPLE), "--realtime", "-v", "--out", str(out)],
         stderr=subprocess.PIPE,
+        bufsize=0,  # what is not read here is left to `communicate`
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(p) for p in sys.path if p])},
     )
-    wait_for(lambda: out.is_dir())
+    assert process.stderr is not None
+    assert any(b"300 frames" in line for line in process.stderr), "it ended before it began"
     time.sleep(after - 3)  # any moment will do: that is what is tested
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -189,24 +187,7 @@ def test_interrupt_saves_and_exits_130(tmp_path: Path, after: float) -> None:
     assert {p.name for p in out.iterdir()} == OUTPUTS
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Waits until another process has done something."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
-
-
 # --- bad input ------------------------------------------------------------------------------------
-
-
-def expect_one_line(result: CommandResult, *words: str) -> None:
-    assert result.code == 2, result
-    assert "Traceback" not in result.err
-    line = [text for text in result.err.splitlines() if text.startswith("slam: error:")]
-    assert len(line) == 1, result.err
-    for word in words:
-        assert word in line[0], line[0]
 
 
 def test_empty_folder(tmp_path: Path, run_cli: Command) -> None:

@@ -13,9 +13,10 @@ import torch
 from simulated_room import CAMERA, SIZE, CountingWorld
 from torch import Tensor
 
+from slam.camera import pixel_grid
 from slam.frame import PointmapView
 from slam.lie import se3_act, se3_inv, se3_matrix, se3_mul
-from slam.predictors.posed_depth import RenderedDepth, SourceDepth, pixel_grid
+from slam.predictors.posed_depth import RenderedDepth, SourceDepth
 from slam.predictors.simulated import SimulatedNetwork, SimulatedSettings, surface_descriptor
 from slam.predictors.simulated_noise import Draw, direction_field, generator
 from slam.rendering import sample_times, sample_trajectory

@@ -15,13 +15,13 @@ from slam.frame import Intrinsics
 from slam.lie import se3_act, se3_inv, se3_mul, sim3_exp, sim3_mul
 from slam.optimization import (
     PointmapFactor,
-    PoseGraphSettings,
     factor_matches,
     optimise_pose_graph,
     pack_factor,
 )
 from slam.pointmap_residuals import ResidualSettings, on_rays
-from slam.pointmap_tracking import PointmapTrackingSettings, track_pointmap
+from slam.pointmap_settings import DescentSettings, PoseGraphSettings
+from slam.pointmap_tracking import track_pointmap
 from slam.predictors.simulated import SimulatedNetwork, SimulatedSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -62,7 +62,7 @@ def path_error(intrinsics: Intrinsics | None, **noise: float) -> float:
     T_WC = [IDENTITY]
     for factor in [f for k in range(COUNT - 1) for f in edges() if (f.i, f.j) == (k, k + 1)]:
         matches = factor_matches(factor, pointmaps[factor.i], pointmaps[factor.j])
-        track = track_pointmap(matches, IDENTITY, residuals, PointmapTrackingSettings(), intrinsics)
+        track = track_pointmap(matches, IDENTITY, residuals, DescentSettings(), intrinsics)
         assert track.failure == ""
         T_WC.append(sim3_mul(T_WC[-1], track.T_kf))
     solution = optimise_pose_graph(

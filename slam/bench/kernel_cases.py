@@ -11,6 +11,7 @@ from torch import Tensor
 
 from slam import kernels
 from slam.bench import twins, twins_dense, twins_images, twins_matching
+from slam.camera import pixel_grid
 from slam.config import Config
 from slam.frame import InverseDepth
 from slam.kernels import DenseProblem, Intrinsics
@@ -209,7 +210,7 @@ def _image_cases(device: torch.device, scale: float) -> Iterator[Case]:
 
 def images(grid: Grid, random: torch.Generator) -> tuple[Tensor, Tensor]:
     """Two textured grey images [h, w] uint8, half a pixel apart, with noise of their own."""
-    v, u = torch.meshgrid(torch.arange(grid.height), torch.arange(grid.width), indexing="ij")
+    u, v = pixel_grid(grid.height, grid.width, dtype=torch.float32).unbind(-1)
     phase = torch.rand(4, generator=random) * 6
 
     def grey(shift: float) -> Tensor:

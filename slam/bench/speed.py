@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -17,8 +17,7 @@ from slam.bench.memory import KeyframeMemory, keyframe_memory, peak_memory, resi
 from slam.config import Config
 from slam.evaluation import evaluate
 from slam.frame import Image
-from slam.run import Interrupt, open_configured, progress
-from slam.sources import Source
+from slam.run import Interrupt, Playable, open_configured, playing
 from slam.sources.looped import LoopedSource
 from slam.sources.realtime import RealTime
 from slam.system import WAIT, Slam
@@ -30,7 +29,6 @@ log = logging.getLogger(__name__)
 EVERYTHING = 1_000_000  # keyframes: a window that holds any map
 WAIT_FOR_IMAGE = "wait for image"
 FRONTEND, BACKEND = "frontend", "backend"
-Playable = Source | LoopedSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +193,8 @@ def _play(
 ) -> None:
     """Feeds every image and notes what it took."""
     started, cpu = time.perf_counter(), time.process_time()
-    images: Generator[Image, None, None] = source.images() if live is None else iter(live)
-    with progress(len(source)) as bar, closing(images) as stream:
-        for image in _timed(slam, stream):
+    with playing(source, live) as (images, bar):
+        for image in _timed(slam, images):
             _feed(slam, image, notes)
             bar.update(len(notes.feed) + (live.dropped if live else 0) - bar.n)
             bar.set_postfix_str(f"{len(slam.graph)} keyframes")

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from slam.bench.twins import rotation_translation
+from slam.camera import pixel_grid
 from slam.kernels import Intrinsics
 from slam.lie import se3_matrix
 
@@ -36,13 +37,8 @@ def refine_flow(
 def _terms(first: Tensor, second: Tensor, flow: Tensor) -> Tensor:
     """What every pixel adds to its window [9, h, w]; 0 where the flow leaves the second image."""
     height, width = first.shape
-    v, u = torch.meshgrid(
-        torch.arange(height, device=flow.device),
-        torch.arange(width, device=flow.device),
-        indexing="ij",
-    )
     size = torch.tensor([width - 1, height - 1], device=flow.device)
-    target = torch.stack([u, v], -1) + flow
+    target = pixel_grid(height, width, flow.device, flow.dtype) + flow
     inside = ((target >= 0) & (target <= size)).all(-1)
     sampled = functional.grid_sample(
         second[None, None], (2 * target / size - 1)[None], padding_mode="border", align_corners=True

@@ -9,7 +9,6 @@ from zipfile import BadZipFile
 import numpy as np
 import torch
 
-from slam.camera import Camera
 from slam.evaluation.depth import (
     DepthErrors,
     Sparsification,
@@ -19,7 +18,8 @@ from slam.evaluation.depth import (
 )
 from slam.sources import Source
 
-ARRAYS = ("index", "inverse_depth", "information", "pixel", "working_size")
+ARRAYS = ("index", "time", "images", "inverse_depth", "information", "pixel", "working_size")
+SAME_TIME = 1e-6  # stamps of the data set: as exact as its files
 KEPT = tuple(n / 20 for n in range(20, 0, -1))  # shares on the sparsification curve
 
 
@@ -64,31 +64,21 @@ def evaluate_keyframe_depth(folder: Path, source: Source, threshold: float) -> K
 
     The run's pixels are moved into the raw images' geometry, where the sensor's depth lives.
 
-    Raises FileNotFoundError for a folder that is no run, ValueError where no keyframe has a map.
+    Raises FileNotFoundError for a folder that is no run, ValueError where the source is not that
+    of the run, or no keyframe has a map.
     """
-    path = folder / "keyframes.npz"
-    if not path.is_file():
-        raise FileNotFoundError(f"wanted the folder of a run with keyframes.npz, got {folder}")
-    try:
-        with np.load(path) as stored:
-            run = {name: stored[name] for name in ARRAYS}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise ValueError(f"{path}: wanted what `slam run` writes, found a damaged file") from error
-    rows, columns = _raw_pixels(run["pixel"], run["working_size"], source)
+    run = _read_keyframes(folder)
+    _require_same_recording(run, folder, source)
+    width, height = map(int, run["working_size"])
+    raw = source.raw_pixels(torch.from_numpy(run["pixel"]), width, height)
     predicted, trust, sensor = [], [], []
     for index, depth, information in zip(
         run["index"], run["inverse_depth"], run["information"], strict=True
     ):
-        measured = source.read_depth(int(index))
+        measured = source.depth_at(int(index), raw)
         if measured is None:
             continue
-        size = source.raw_camera or source.camera
-        inside = (rows >= 0) & (rows < size.height) & (columns >= 0) & (columns < size.width)
-        factor = (measured.shape[0] / size.height, measured.shape[1] / size.width)
-        value = np.zeros(len(rows))
-        place = (rows[inside] * factor[0]).astype(int), (columns[inside] * factor[1]).astype(int)
-        value[inside] = measured[place]
-        sensor.append(value)
+        sensor.append(measured)
         predicted.append(1 / np.maximum(depth, 1e-9))
         trust.append(depth * np.sqrt(information))
     if not sensor:
@@ -105,11 +95,35 @@ def evaluate_keyframe_depth(folder: Path, source: Source, threshold: float) -> K
     )
 
 
-def _raw_pixels(
-    pixel: np.ndarray, working_size: np.ndarray, source: Source
-) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns in the raw image of the run's working pixels [P, 2]."""
-    camera: Camera = source.camera.resized(int(working_size[0]), int(working_size[1]))
-    rays = camera.unproject(torch.from_numpy(pixel).double())
-    raw = (source.raw_camera or source.camera).project(rays).numpy()
-    return np.rint(raw[:, 1]).astype(int), np.rint(raw[:, 0]).astype(int)
+def _read_keyframes(folder: Path) -> dict[str, np.ndarray]:
+    path = folder / "keyframes.npz"
+    if not path.is_file():
+        raise FileNotFoundError(f"wanted the folder of a run with keyframes.npz, got {folder}")
+    try:
+        with np.load(path) as stored:
+            return {name: stored[name] for name in ARRAYS}
+    except KeyError as error:
+        raise ValueError(
+            f"{path}: wanted {', '.join(ARRAYS)} as `slam run` writes them, one is missing; "
+            "run again"
+        ) from error
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{path}: wanted what `slam run` writes, found a damaged file") from error
+
+
+def _require_same_recording(run: dict[str, np.ndarray], folder: Path, source: Source) -> None:
+    """Raises ValueError unless the source has as many images, and the keyframes' at their times."""
+    images, times = int(run["images"]), source.recorded
+    if images != len(times):
+        raise ValueError(
+            f"{source.path}: wanted the {images} images that the run in {folder} was given, "
+            f"got {len(times)}; name the source of that run"
+        )
+    apart = np.abs(times[run["index"]] - run["time"])
+    if (apart > SAME_TIME).any():
+        first = int(np.argmax(apart > SAME_TIME))
+        raise ValueError(
+            f"{source.path}: wanted image {run['index'][first]} at {run['time'][first]:.6f} s as "
+            f"in the run in {folder}, got {times[run['index'][first]]:.6f} s; name the source of "
+            "that run"
+        )

@@ -6,12 +6,12 @@ Parameters carry the names of the published checkpoints. Everything here is floa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slam.frame import PointmapView
 from slam.networks.pointmap_sizes import PointmapSizes
 from slam.networks.transformer import Perceptron
 
@@ -19,16 +19,6 @@ LEVELS = (96, 192, 384, 768)  # channels of the maps at 1/4, 1/8, 1/16 and 1/32 
 FUSED = 256  # channels of all maps once they are fused
 LAST = 128  # channels of the map at the image's size
 SMALLEST = 1e-8  # norm of a point before its direction is taken
-
-
-@dataclass(frozen=True, slots=True)
-class ViewPrediction:
-    """What the network says of the pixels of one image of a pair."""
-
-    X: Tensor  # [B, H, W, 3] float32: points in the frame of camera 1, metres up to scale
-    confidence: Tensor  # [B, H, W] float32, > 1
-    descriptor: Tensor | None  # [B, H, W, D] float32 of norm 1; None: a network without (DUSt3R)
-    descriptor_confidence: Tensor | None  # [B, H, W] float32, > 0; None likewise
 
 
 class Head(nn.Module):
@@ -48,20 +38,22 @@ class Head(nn.Module):
             out = (sizes.descriptors + 1) * cells
             self.head_local_features = Perceptron(both, 4 * both, out)
 
-    def forward(self, layers: Sequence[Tensor], size: tuple[int, int]) -> ViewPrediction:
-        """Args:
-        layers: [B, S, width] tokens of the encoder, then those of the decoder's layers that
-            `sizes.hooks` names, of which the last is that of the decoder.
-        size: H, W in px.
+    def forward(self, layers: Sequence[Tensor], size: tuple[int, int]) -> PointmapView:
+        """A batch of views, without descriptors from DUSt3R.
+
+        Args:
+            layers: [B, S, width] tokens of the encoder, then those of the decoder's layers that
+                `sizes.hooks` names, of which the last is that of the decoder.
+            size: H, W in px.
         """
         points = self._points(layers, size).permute(0, 2, 3, 1).contiguous()
         X, confidence = to_points(points[..., :3]), 1 + points[..., 3].exp()
         if not self.sizes.descriptors:
-            return ViewPrediction(X, confidence, None, None)
+            return PointmapView(X, confidence)
         tokens = self.head_local_features(torch.cat([layers[0], layers[-1]], -1))
         local = self._to_pixels(tokens, size).permute(0, 2, 3, 1)
         descriptor = F.normalize(local[..., :-1].contiguous(), dim=-1)
-        return ViewPrediction(X, confidence, descriptor, local[..., -1].exp().contiguous())
+        return PointmapView(X, confidence, descriptor, local[..., -1].exp().contiguous())
 
     def _points(self, layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """[B, 4, H, W] before activation."""

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from slam.networks.heads import Head, ViewPrediction
+from slam.frame import PointmapView
+from slam.networks.heads import Head
 from slam.networks.pointmap_sizes import PointmapSizes, read_heads, read_sizes
 from slam.networks.transformer import EPSILON, DecoderBlock, EncoderBlock, rotary_table
 from slam.networks.weights import Weights, fill_network, read_weights
@@ -128,7 +129,7 @@ class PointmapNetwork(nn.Module):
     @torch.inference_mode()
     def decode(
         self, tokens_1: Tensor, tokens_2: Tensor, size: tuple[int, int]
-    ) -> tuple[ViewPrediction, ViewPrediction]:
+    ) -> tuple[PointmapView, PointmapView]:
         """Points of pairs of images, both in the frame of the pair's first camera.
 
         Many pairs are decoded at once as a batch; both directions of a pair are two.
@@ -136,7 +137,7 @@ class PointmapNetwork(nn.Module):
         Args:
             tokens_1, tokens_2: [B, S, width] from `encode`, of images of the same size.
             size: H, W of these images, px.
-        Returns the prediction for the first and for the second image.
+        Returns a batch of views for the first and for the second images, confidence > 1.
         Raises ValueError where tokens and size do not fit.
         """
         height, width = size

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from slam.camera import pixel_grid
 from slam.networks.weights import load_weights
 
 CELL = 8  # px of the image to one of the feature maps
@@ -259,8 +260,7 @@ def to_cells(flow: Tensor) -> Tensor:
 
 def cell_coordinates(height: int, width: int) -> Tensor:
     """[1, 2, h, w] float32: (x, y) of every cell."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([x, y])[None].float()
+    return pixel_grid(height, width, dtype=torch.float32).permute(2, 0, 1)[None].contiguous()
 
 
 def load_raft_small(path: str | Path) -> RaftSmall:

@@ -2,16 +2,11 @@
 
 from slam.optimization.dense_ba import BundleAdjustment, bundle_adjust, observed_information
 from slam.optimization.pointmap_factor import PointmapFactor, factor_matches, pack_factor
-from slam.optimization.pose_graph import (
-    PoseGraphSettings,
-    PoseGraphSolution,
-    optimise_pose_graph,
-)
+from slam.optimization.pose_graph import PoseGraphSolution, optimise_pose_graph
 
 __all__ = [
     "BundleAdjustment",
     "PointmapFactor",
-    "PoseGraphSettings",
     "PoseGraphSolution",
     "bundle_adjust",
     "factor_matches",

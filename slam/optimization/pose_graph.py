@@ -13,42 +13,21 @@ from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
 from slam.frame import Intrinsics
-from slam.least_squares import Descent, Minimum, Step, minimise
+from slam.least_squares import Minimum, Step, minimise
 from slam.lie import sim3_adjoint, sim3_exp, sim3_inv, sim3_mul
 from slam.optimization.pointmap_factor import PointmapFactor, factor_matches
 from slam.pointmap_residuals import (
-    NEGLIGIBLE,
     PointMatches,
     ResidualSettings,
+    descent_of,
     is_determined,
     normal_equations,
     without_outliers,
 )
-from slam.settings import Section, setting
+from slam.pointmap_settings import DescentSettings, PoseGraphSettings
 
 GRADUATION = 4.0  # factor between the scales of the factors' robust cost
 ROUGH = 0.01  # relative decrease of the cost at which all scales but the last are left
-
-
-@dataclass(frozen=True, slots=True)
-class PoseGraphSettings(Section):
-    """Sim(3) optimisation of keyframes."""
-
-    iterations: int = setting(10, help="at most, for each scale of the factors' cost", minimum=1)
-    damping: float = setting(1e-6, help="first, relative to the diagonal", minimum=0.0)
-    relative_decrease: float = setting(
-        1e-6, help="of the cost, at which it has converged", minimum=0.0
-    )
-    outlier: float = setting(
-        6.0,
-        help="times the error of a factor's middle match beyond which one is left out in the end",
-        minimum=1.0,
-    )
-    factor_outlier: float = setting(
-        20.0,
-        help="mean robust cost of a match at which its whole factor is half believed",
-        minimum=1e-3,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,35 +274,31 @@ def _solve(
 
     Should the way over other scales end higher than it began, the last scale alone is descended.
     """
-    last = settings.factor_outlier
+    last, descent = settings.factor_outlier, settings.descent
+    rough = replace(descent, relative_decrease=ROUGH)
     *scales, _ = _scales(float(start.mean.max(initial=0.0)), last)
     T, taken = T_WC, 0
     for scale in scales:
-        found = _descend(graph, T, scale, settings, ROUGH)
+        found = _descend(graph, T, scale, rough)
         T, taken = found.state, taken + found.iterations
-    found = _descend(graph, T, last, settings)
+    found = _descend(graph, T, last, descent)
     taken += found.iterations
-    kept = graph.without_outliers(found.state, settings.outlier)
-    found = _descend(kept, found.state, last, settings)
+    kept = graph.without_outliers(found.state, descent.outlier)
+    found = _descend(kept, found.state, last, descent)
     taken += found.iterations
     before = kept.linearise(T_WC, last).cost
     if found.system.cost > before:
-        found = _descend(kept, T_WC, last, settings)
+        found = _descend(kept, T_WC, last, descent)
         taken += found.iterations
     return replace(found, iterations=taken), before
 
 
 def _descend(
-    graph: _Graph,
-    T_WC: Tensor,
-    scale: float,
-    settings: PoseGraphSettings,
-    relative_decrease: float | None = None,
+    graph: _Graph, T_WC: Tensor, scale: float, settings: DescentSettings
 ) -> Minimum[Tensor, _System]:
     """The minimum from T_WC for one scale of the factors' robust cost."""
     count = sum(len(matches.weight) for matches in graph.matches)
-    enough = settings.relative_decrease if relative_decrease is None else relative_decrease
-    descent = Descent(settings.iterations, settings.damping, enough, NEGLIGIBLE * count)
+    descent = descent_of(settings, count)
     return minimise(T_WC, lambda state: graph.linearise(state, scale), _moved, descent)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from slam.camera import pixel_grid
+
 SMALLEST = 48  # px, of an image
 
 
@@ -20,12 +22,8 @@ class Grid:
     pixel: Tensor = field(init=False)  # [P, 2] float32 (u, v)
 
     def __post_init__(self) -> None:
-        v, u = torch.meshgrid(
-            torch.arange(self.offset, self.height, self.stride, dtype=torch.float32),
-            torch.arange(self.offset, self.width, self.stride, dtype=torch.float32),
-            indexing="ij",
-        )
-        object.__setattr__(self, "pixel", torch.stack([u, v], -1).reshape(-1, 2).contiguous())
+        pixel = self.sample(pixel_grid(self.height, self.width, dtype=torch.float32))
+        object.__setattr__(self, "pixel", pixel.contiguous())
 
     @property
     def offset(self) -> int:
@@ -51,6 +49,11 @@ class Grid:
         """Values [P, ...] of an image [h, w, ...] at the grid pixels."""
         picked = image[self.offset :: self.stride, self.offset :: self.stride]
         return picked.reshape(-1, *image.shape[2:])
+
+    def places(self, step: int, first: int = 0) -> Tensor:
+        """Grid pixels [Q] int64 of every `step`-th grid column and row, from `first` on."""
+        places = torch.arange(self.rows * self.columns).reshape(self.rows, self.columns)
+        return places[first::step, first::step].reshape(-1)
 
 
 def working_size(width: int, height: int, long_side: int) -> tuple[int, int]:

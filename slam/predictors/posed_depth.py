@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.camera import Camera
+from slam.camera import Camera, pixel_grid
 from slam.lie import se3_from_matrix, se3_interpolate
 from slam.rendering import Surface, render_depth
 from slam.sources import Source
@@ -68,7 +68,8 @@ class SourceDepth:
         self.truth = source.ground_truth
         self.camera = source.camera.resized(width, height)
         self._place = {int(index): place for place, index in enumerate(source.indices)}
-        self._raw = self._raw_pixels()
+        pixel = pixel_grid(height, width).reshape(-1, 2)
+        self._raw = source.raw_pixels(pixel, width, height)
 
     @property
     def indices(self) -> list[int]:
@@ -78,19 +79,12 @@ class SourceDepth:
     def read(self, index: int) -> DepthView:
         """The depth map nearest in time, resampled, and the pose at the image's time."""
         T_WC = self._pose(index) if index in self._place else None
-        measured = self.source.read_depth(index)
-        if T_WC is None or measured is None:
+        depth = self.source.depth_at(index, self._raw)
+        if T_WC is None or depth is None:
             raise ValueError(
                 f"{self.source.path}: wanted a frame with depth and pose, got frame {index}; "
                 "take one of `indices`"
             )
-        height, width = measured.shape
-        raw = self.source.raw_camera or self.source.camera
-        factor = np.array([width / raw.width, height / raw.height])
-        column, row = np.rint((self._raw + 0.5) * factor - 0.5).astype(np.int64).T
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        depth = np.zeros(len(column), np.float32)
-        depth[inside] = measured[row[inside], column[inside]]
         size = (self.camera.height, self.camera.width)
         return DepthView(torch.from_numpy(depth.reshape(size)), T_WC)
 
@@ -99,12 +93,6 @@ class SourceDepth:
 
     def _pose(self, index: int) -> Tensor | None:
         return pose_at(self.truth, float(self.source.times[self._place[index]]), POSE_MAX_GAP)
-
-    def _raw_pixels(self) -> np.ndarray:
-        """[P, 2] where the working pixels lie in the raw images, px."""
-        rays = self.camera.unproject(pixel_grid(self.camera.height, self.camera.width))
-        raw = self.source.raw_camera or self.source.camera
-        return raw.project(rays).reshape(-1, 2).numpy()
 
 
 def pose_at(trajectory: Trajectory, time: float, largest_gap: float) -> Tensor | None:
@@ -117,9 +105,3 @@ def pose_at(trajectory: Trajectory, time: float, largest_gap: float) -> Tensor |
     share = np.clip((time - times[before]) / max(times[after] - times[before], 1e-12), 0.0, 1.0)
     first, second = torch.from_numpy(trajectory.poses[[before, after]])
     return se3_interpolate(first, second, float(share))
-
-
-def pixel_grid(height: int, width: int) -> Tensor:
-    """Pixels (u, v) [H, W, 2] float64."""
-    v, u = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    return torch.stack([u, v], -1).double()

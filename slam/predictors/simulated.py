@@ -8,16 +8,16 @@ from what two encodes read: nothing else of the recording can leak in.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from slam.camera import Camera
+from slam.camera import Camera, pixel_grid
 from slam.frame import PointmapView
 from slam.lie import se3_act, se3_inv, se3_mul, so3_act
-from slam.predictors.posed_depth import PosedDepth, pixel_grid
+from slam.predictors.posed_depth import PosedDepth
 from slam.predictors.simulated_noise import (
     Draw,
     blobs,
@@ -273,9 +273,6 @@ def _tangent(X: Tensor, turned: Tensor) -> Tensor:
 
 def _stacked(views: Sequence[PointmapView]) -> PointmapView:
     """B views as one batch, float32."""
-    return PointmapView(
-        torch.stack([view.X for view in views]).float(),
-        torch.stack([view.confidence for view in views]).float(),
-        torch.stack([view.descriptor for view in views]).float(),
-        torch.stack([view.descriptor_confidence for view in views]).float(),
-    )
+    names = [one.name for one in fields(PointmapView)]
+    stacks = (torch.stack([getattr(view, name) for view in views]).float() for name in names)
+    return PointmapView(*stacks)

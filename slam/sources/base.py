@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from slam.camera import Camera, Undistorter, undistorter
 from slam.frame import Image
@@ -77,6 +78,7 @@ class Source:
         stride: int = 1,
     ) -> None:
         self.indices = _select(recording, start, end, stride)  # into the full list
+        self.recorded = recording.times  # [R] float64, of the full list
         self.name = re.sub(r"[^A-Za-z0-9._-]+", "-", recording.name).strip("-.") or "recording"
         self.format = recording.format
         self.path = recording.path
@@ -154,6 +156,27 @@ class Source:
             raise ValueError(f"{file}: wanted a 16-bit depth map, got {raw.dtype} {raw.shape}")
         depth = raw.astype(np.float32) / np.float32(self._depth.per_metre)
         depth[raw == self._depth.invalid] = 0
+        return depth
+
+    def raw_pixels(self, pixel: Tensor, width: int, height: int) -> Tensor:
+        """Where pixels [..., 2] of the yielded images, resized, lie in the raw ones, px float64.
+
+        Args: width, height: px of the images that `pixel` is in.
+        """
+        rays = self.camera.resized(width, height).unproject(pixel.double())
+        return (self.raw_camera or self.camera).project(rays)
+
+    def depth_at(self, index: int, raw: Tensor) -> np.ndarray | None:
+        """What `read_depth` holds nearest to pixels [P, 2] of the raw images: [P], m; 0 = none."""
+        measured = self.read_depth(index)
+        if measured is None:
+            return None
+        height, width = measured.shape
+        factor = np.array([width / self.camera.width, height / self.camera.height])
+        column, row = np.rint((raw.numpy() + 0.5) * factor - 0.5).astype(np.int64).T
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        depth = np.zeros(len(column), np.float32)
+        depth[inside] = measured[row[inside], column[inside]]
         return depth
 
     def to_source_convention(self, trajectory: Trajectory) -> Trajectory:
