@@ -26,7 +26,12 @@ class Effort(IntEnum):
 
     GUESS = 0  # not at all: Lucas-Kanade from the guess
     TRACKING = 1
-    KEYFRAME = 2  # also a pair that tracking finds hard
+    FAINT = 2  # tracking of an image that shows little
+    KEYFRAME = 3  # also a pair that tracking finds hard
+
+    @property
+    def tracks(self) -> bool:
+        return self in (Effort.TRACKING, Effort.FAINT)
 
 
 class FlowPredictor:
@@ -72,7 +77,8 @@ class FlowPredictor:
         biased than after a patch search. Where little of the view is matched, it moved far or its
         parts move apart, or the guess is wrong: such a pair is searched, or searched finer.
         """
-        efforts: tuple[Effort, ...] = (Effort.TRACKING, Effort.KEYFRAME)
+        tracking = Effort.FAINT if self._faint(keyframe) else Effort.TRACKING
+        efforts: tuple[Effort, ...] = (tracking, Effort.KEYFRAME)
         if fine:
             guided = guess.forward is not None and guess.backward is not None
             efforts = (Effort.GUESS, Effort.KEYFRAME) if guided else (Effort.KEYFRAME,)
@@ -84,6 +90,11 @@ class FlowPredictor:
             found = max(found, finer, key=lambda p: p.match_fraction)
         return found
 
+    def _faint(self, features: Features) -> bool:
+        """Whether an image shows so little that each of its measurements is needed."""
+        clear = features.texture > self.settings.clear_texture
+        return float(clear.float().mean()) < self.settings.clear
+
     def _measure(
         self, keyframe: Features, frame: Features, guess: PairGuess, effort: Effort
     ) -> PairPrediction:
@@ -91,7 +102,7 @@ class FlowPredictor:
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
         back = partial(self._flow, second, first, guess.backward, effort)
-        together = effort is Effort.TRACKING  # edges are measured many at once
+        together = effort.tracks  # edges are measured many at once
         task = self._pool.submit(back) if together else None
         forward = self._flow(first, second, guess.forward, effort)
         backward = back() if task is None else task.result()
@@ -120,10 +131,11 @@ class FlowPredictor:
             solver = self._solver(effort, guess is not None)
             start = solver.calc(first.numpy(), second.numpy(), start)
         flow = torch.from_numpy(start)
-        if settings.half_size_iterations > 0 and effort <= Effort.TRACKING:
+        if settings.half_size_iterations > 0 and effort is not Effort.KEYFRAME:
             flow = self._at_half_size(first, second, flow)
-        tracking = effort is Effort.TRACKING
-        iterations = settings.tracking_iterations if tracking else settings.keyframe_iterations
+        iterations = settings.keyframe_iterations
+        if effort.tracks:
+            iterations = settings.tracking_iterations
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
         return flow.numpy()
 
@@ -150,6 +162,7 @@ class FlowPredictor:
         if not hasattr(self._local, "solvers"):
             scales = {
                 Effort.TRACKING: self.settings.tracking_finest_scale,
+                Effort.FAINT: self.settings.keyframe_finest_scale,
                 Effort.KEYFRAME: self.settings.keyframe_finest_scale,
             }
             self._local.solvers = {
