@@ -69,7 +69,13 @@ class FlowPredictor:
         return Pointmap(torch.ones(height, width, 3), torch.zeros(height, width))
 
     def pair(
-        self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
+        self,
+        keyframe: Features,
+        frame: Features,
+        guess: PairGuess,
+        *,
+        fine: bool = False,
+        one_thread: bool = False,
     ) -> PairPrediction:
         """Flow both ways, checked against each other (see `Predictor.pair`).
 
@@ -82,11 +88,11 @@ class FlowPredictor:
         if fine:
             guided = guess.forward is not None and guess.backward is not None
             efforts = (Effort.GUESS, Effort.KEYFRAME) if guided else (Effort.KEYFRAME,)
-        found = self._measure(keyframe, frame, guess, efforts[0])
+        found = self._measure(keyframe, frame, guess, efforts[0], one_thread)
         for effort in efforts[1:]:
             if found.match_fraction >= self.settings.sparse:
                 break
-            finer = self._measure(keyframe, frame, guess, effort)
+            finer = self._measure(keyframe, frame, guess, effort, one_thread)
             found = max(found, finer, key=lambda p: p.match_fraction)
         return found
 
@@ -96,14 +102,18 @@ class FlowPredictor:
         return float(clear.float().mean()) < self.settings.clear
 
     def _measure(
-        self, keyframe: Features, frame: Features, guess: PairGuess, effort: Effort
+        self,
+        keyframe: Features,
+        frame: Features,
+        guess: PairGuess,
+        effort: Effort,
+        one_thread: bool,
     ) -> PairPrediction:
         first, second, gain = equalise(
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
         back = partial(self._flow, second, first, guess.backward, effort)
-        together = effort.tracks  # edges are measured many at once
-        task = self._pool.submit(back) if together else None
+        task = None if one_thread else self._pool.submit(back)
         forward = self._flow(first, second, guess.forward, effort)
         backward = back() if task is None else task.result()
         ahead = self._correspondence(keyframe, forward, backward)
