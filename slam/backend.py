@@ -232,7 +232,7 @@ class Backend:
         i, j = pair
         guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (ahead, back)))
         first, second = keyframes[i].frame.features, keyframes[j].frame.features
-        prediction = self.predictor.pair(first, second, guess, fine=True)
+        prediction = self.predictor.pair(first, second, guess, fine=True, one_thread=True)
         minimum = self.config.bundle_adjustment.minimum_match
         edges = {(i, j): prediction.forward, (j, i): prediction.backward}
         share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}

@@ -74,6 +74,15 @@ class FlowSettings(Section):
     texture_threshold: float = setting(
         0.1, unit="grey^2/px^2", help="below it a pixel is flat", minimum=0.0
     )
+    clear_texture: float = setting(
+        1.0, unit="grey^2/px^2", help="above it a pixel is clear", minimum=0.0
+    )
+    clear: float = setting(
+        0.1,
+        help="share of clear pixels below which tracking searches as between keyframes",
+        minimum=0.0,
+        maximum=1.0,
+    )
     consistency: float = setting(1.0, unit="px", help="largest forward-backward error", minimum=0.0)
     exposure_tolerance: float = setting(
         0.03, help="relative change of brightness that is not taken out of a pair", minimum=0.0

@@ -24,7 +24,7 @@ from slam.frame import (
     TrackResult,
     TrackState,
 )
-from slam.graph import Graph, scale_change
+from slam.graph import Graph, rescaled
 from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
@@ -188,7 +188,8 @@ class Frontend:
             return self._recover(frame, number)
         pair, result = attempt.pair, attempt.result
         if self._still(number, pair):
-            return self._publish(frame, number, result.T_fk, pair, TrackState.TRACKED)
+            T_fk = rescaled(result.T_fk, keyframe.depth, self.graph.keyframe(number).depth)
+            return self._publish(frame, number, T_fk, pair, TrackState.TRACKED)
         with self.timings.measure("map"):
             keyframe, T_fk = self._fuse(number, keyframe, attempt.measured, result.T_fk)
         if self._needs_keyframe(pair):
@@ -342,8 +343,7 @@ class Frontend:
         """Args: old: keyframe `number` as it was when T_fk was solved."""
         self.before_keyframe()
         now, intrinsics = self.graph.keyframe(number), self.graph.intrinsics
-        T_fk = T_fk.clone()
-        T_fk[:3] *= scale_change(old.depth, now.depth)
+        T_fk = rescaled(T_fk, old.depth, now.depth)
         depth = hand_on(self.predictor.grid, now.depth, T_fk, intrinsics, self.config.mapping)
         T_WC = se3_mul(now.T_WC, se3_inv(T_fk))
         number = self._current = self.graph.add_keyframe(Keyframe(frame, T_WC, depth))

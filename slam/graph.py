@@ -293,3 +293,8 @@ def scale_change(old: InverseDepth, new: InverseDepth) -> float:
     if not both.any():
         return 1.0
     return float((old.value[both] / new.value[both]).median())
+
+
+def rescaled(T: Tensor, old: InverseDepth, new: InverseDepth) -> Tensor:
+    """A pose [7] relative to a keyframe whose depths have changed from `old` to `new`."""
+    return torch.cat([T[:3] * scale_change(old, new), T[3:]])

@@ -137,10 +137,15 @@ def test_what_is_matched_well_is_measured_once(
     measure = FlowPredictor._measure
 
     def counted(
-        self: FlowPredictor, keyframe: Features, frame: Features, guess: PairGuess, effort: Effort
+        self: FlowPredictor,
+        keyframe: Features,
+        frame: Features,
+        guess: PairGuess,
+        effort: Effort,
+        one_thread: bool,
     ) -> PairPrediction:
         efforts.append(effort)
-        return measure(self, keyframe, frame, guess, effort)
+        return measure(self, keyframe, frame, guess, effort, one_thread)
 
     monkeypatch.setattr(FlowPredictor, "_measure", counted)
     first, second, _ = features(predictor, drive)
@@ -150,6 +155,19 @@ def test_what_is_matched_well_is_measured_once(
     assert efforts[1:] == [Effort.TRACKING, Effort.KEYFRAME]
     predictor.pair(first, second, PairGuess(), fine=True)
     assert efforts[3:] == [Effort.KEYFRAME]
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_threads_change_the_time_and_nothing_else(
+    drive: Drive, predictor: FlowPredictor, fine: bool
+) -> None:
+    first, second, _ = features(predictor, drive)
+    pairs = [
+        predictor.pair(first, second, drive.induced(0, 1), fine=fine, one_thread=one_thread)
+        for one_thread in (False, True)
+    ]
+    assert torch.equal(pairs[0].forward.target, pairs[1].forward.target)
+    assert torch.equal(pairs[0].backward.weight, pairs[1].backward.weight)
 
 
 def test_two_frames_of_a_drive_start_a_map(drive: Drive, predictor: FlowPredictor) -> None:

@@ -18,7 +18,7 @@ from slam.frame import (
     Keyframe,
     TrackState,
 )
-from slam.graph import FAR, Graph, scale_change
+from slam.graph import FAR, Graph, rescaled, scale_change
 
 IDENTITY = torch.tensor([0.0, 0, 0, 0, 0, 0, 1], dtype=torch.float64)
 
@@ -274,3 +274,5 @@ def test_points_at_infinity_do_not_tell_the_scale() -> None:
     depth, information = torch.tensor([0.0, 0.0, 0.5]), torch.ones(3)
     old, new = InverseDepth(depth, information), InverseDepth(depth / 2, information)
     assert scale_change(old, new) == pytest.approx(2.0)
+    T_kf = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
+    assert rescaled(T_kf, old, new).tolist() == pytest.approx([2, 4, 6, 0, 0, 0, 1])

@@ -51,13 +51,20 @@ class Predictor(Protocol):
         ...
 
     def pair(
-        self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
+        self,
+        keyframe: Features,
+        frame: Features,
+        guess: PairGuess,
+        *,
+        fine: bool = False,
+        one_thread: bool = False,
     ) -> PairPrediction:
         """Where the keyframe's grid pixels land in the frame, and the frame's in the keyframe.
 
         Args:
             guess: dense flow to start from.
             fine: spend more time on sub-pixel precision (edges between keyframes).
+            one_thread: use the caller's only (other pairs are measured at the same time).
         """
         ...
 

@@ -26,7 +26,12 @@ class Effort(IntEnum):
 
     GUESS = 0  # not at all: Lucas-Kanade from the guess
     TRACKING = 1
-    KEYFRAME = 2  # also a pair that tracking finds hard
+    FAINT = 2  # tracking of an image that shows little
+    KEYFRAME = 3  # also a pair that tracking finds hard
+
+    @property
+    def tracks(self) -> bool:
+        return self in (Effort.TRACKING, Effort.FAINT)
 
 
 class FlowPredictor:
@@ -64,7 +69,13 @@ class FlowPredictor:
         return Pointmap(torch.ones(height, width, 3), torch.zeros(height, width))
 
     def pair(
-        self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
+        self,
+        keyframe: Features,
+        frame: Features,
+        guess: PairGuess,
+        *,
+        fine: bool = False,
+        one_thread: bool = False,
     ) -> PairPrediction:
         """Flow both ways, checked against each other (see `Predictor.pair`).
 
@@ -72,27 +83,37 @@ class FlowPredictor:
         biased than after a patch search. Where little of the view is matched, it moved far or its
         parts move apart, or the guess is wrong: such a pair is searched, or searched finer.
         """
-        efforts: tuple[Effort, ...] = (Effort.TRACKING, Effort.KEYFRAME)
+        tracking = Effort.FAINT if self._faint(keyframe) else Effort.TRACKING
+        efforts: tuple[Effort, ...] = (tracking, Effort.KEYFRAME)
         if fine:
             guided = guess.forward is not None and guess.backward is not None
             efforts = (Effort.GUESS, Effort.KEYFRAME) if guided else (Effort.KEYFRAME,)
-        found = self._measure(keyframe, frame, guess, efforts[0])
+        found = self._measure(keyframe, frame, guess, efforts[0], one_thread)
         for effort in efforts[1:]:
             if found.match_fraction >= self.settings.sparse:
                 break
-            finer = self._measure(keyframe, frame, guess, effort)
+            finer = self._measure(keyframe, frame, guess, effort, one_thread)
             found = max(found, finer, key=lambda p: p.match_fraction)
         return found
 
+    def _faint(self, features: Features) -> bool:
+        """Whether an image shows so little that each of its measurements is needed."""
+        clear = features.texture > self.settings.clear_texture
+        return float(clear.float().mean()) < self.settings.clear
+
     def _measure(
-        self, keyframe: Features, frame: Features, guess: PairGuess, effort: Effort
+        self,
+        keyframe: Features,
+        frame: Features,
+        guess: PairGuess,
+        effort: Effort,
+        one_thread: bool,
     ) -> PairPrediction:
         first, second, gain = equalise(
             keyframe.grey, frame.grey, guess.forward, self.settings.exposure_tolerance
         )
         back = partial(self._flow, second, first, guess.backward, effort)
-        together = effort is Effort.TRACKING  # edges are measured many at once
-        task = self._pool.submit(back) if together else None
+        task = None if one_thread else self._pool.submit(back)
         forward = self._flow(first, second, guess.forward, effort)
         backward = back() if task is None else task.result()
         ahead = self._correspondence(keyframe, forward, backward)
@@ -120,10 +141,11 @@ class FlowPredictor:
             solver = self._solver(effort, guess is not None)
             start = solver.calc(first.numpy(), second.numpy(), start)
         flow = torch.from_numpy(start)
-        if settings.half_size_iterations > 0 and effort <= Effort.TRACKING:
+        if settings.half_size_iterations > 0 and effort is not Effort.KEYFRAME:
             flow = self._at_half_size(first, second, flow)
-        tracking = effort is Effort.TRACKING
-        iterations = settings.tracking_iterations if tracking else settings.keyframe_iterations
+        iterations = settings.keyframe_iterations
+        if effort.tracks:
+            iterations = settings.tracking_iterations
         kernels.refine_flow(first, second, flow, radius=settings.window, iterations=iterations)
         return flow.numpy()
 
@@ -150,6 +172,7 @@ class FlowPredictor:
         if not hasattr(self._local, "solvers"):
             scales = {
                 Effort.TRACKING: self.settings.tracking_finest_scale,
+                Effort.FAINT: self.settings.keyframe_finest_scale,
                 Effort.KEYFRAME: self.settings.keyframe_finest_scale,
             }
             self._local.solvers = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -90,18 +91,20 @@ class RaftFlowPredictor:
         return self._dis.single(features)
 
     def pair(
-        self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
+        self,
+        keyframe: Features,
+        frame: Features,
+        guess: PairGuess,
+        *,
+        fine: bool = False,
+        one_thread: bool = False,
     ) -> PairPrediction:
         """Flow both ways, checked against each other (see `Predictor.pair`)."""
+        refine = partial(self._dis.pair, keyframe, frame, fine=fine, one_thread=one_thread)
         if self.settings.method == "raft":
-            return self._from_raft(keyframe, frame, guess, fine)
-        found = self._dis.pair(keyframe, frame, guess, fine=fine)
+            return refine(self._raft(keyframe, frame, guess))
+        found = refine(guess)
         if guess.forward is not None or found.match_fraction >= self.settings.doubt:
             return found
-        other = self._from_raft(keyframe, frame, guess, fine)
+        other = refine(self._raft(keyframe, frame, guess))
         return max(found, other, key=lambda p: p.match_fraction)
-
-    def _from_raft(
-        self, keyframe: Features, frame: Features, guess: PairGuess, fine: bool
-    ) -> PairPrediction:
-        return self._dis.pair(keyframe, frame, self._raft(keyframe, frame, guess), fine=fine)
