@@ -114,7 +114,9 @@ class Backend:
     def publish(self) -> None:
         """Hands what was found to the graph."""
         for found in self._adjusted:
-            self.graph.adopt(found.poses, found.depths, found.intrinsics, found.newest)
+            self.graph.adopt(
+                found.poses, found.depths, found.intrinsics, found.newest, found.scales
+            )
         self._adjusted = []
         self.graph.set_readout(self._readout)
 

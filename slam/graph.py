@@ -171,18 +171,22 @@ class Graph:
         depths: Mapping[int, InverseDepth],
         intrinsics: Intrinsics | None = None,
         newest: int | None = None,
+        scales: Mapping[int, float] | None = None,
     ) -> None:
         """Takes over optimised keyframes; their frames follow.
 
         Args:
             poses: number to T_WC [7].
             depths: number to depths on its grid.
+            scales: number to the factor by which its distances grow, before that.
             newest: the last keyframe that the optimisation knew; those since follow it, in its
                 scale. None = there are none since.
         """
         with self._lock:
             since = [] if newest is None else range(newest + 1, len(self._keyframes))
             before = self._keyframes[newest] if newest is not None and len(since) else None
+            for number, scale in (scales or {}).items():
+                self._grow(number, scale)
             for number, depth in depths.items():
                 self._rescale(number, scale_change(self._keyframes[number].depth, depth))
                 self.set_depth(number, depth)
@@ -200,11 +204,15 @@ class Graph:
             T = se3_mul(se3_inv(before.T_WC), keyframe.T_WC)
             T[:3] *= scale
             T[3:] /= T[3:].norm()  # or rounding would double from one keyframe to the next
-            value, information = keyframe.depth.value, keyframe.depth.information
-            depth = InverseDepth(value / scale, information * scale**2)
-            moved = replace(keyframe, T_WC=se3_mul(after.T_WC, T), depth=depth)
-            self._keyframes[number] = moved
-            self._rescale(number, scale)
+            self._keyframes[number] = replace(keyframe, T_WC=se3_mul(after.T_WC, T))
+            self._grow(number, scale)
+
+    def _grow(self, number: int, scale: float) -> None:
+        """Distances of a keyframe become `scale` times as long."""
+        keyframe = self._keyframes[number]
+        value, information = keyframe.depth.value, keyframe.depth.information
+        self.set_depth(number, InverseDepth(value / scale, information * scale**2))
+        self._rescale(number, scale)
 
     def _rescale(self, number: int, scale: float) -> None:
         """What hangs on a keyframe whose depths grew: its pointmap, and its frames."""

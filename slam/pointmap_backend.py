@@ -160,18 +160,18 @@ class PointmapBackend(Backend):
         return on_rays(X_C, self._intrinsics) if self._pinhole else X_C
 
     def _moved(self, keyframes: Sequence[Keyframe], T_WC: dict[int, Tensor]) -> Sequence[Keyframe]:
-        """Keeps poses [8] for publishing, their scale in the depths; returns the keyframes so."""
-        out, depths = list(keyframes), {}
-        for number, T in T_WC.items():
-            old, scale = keyframes[number], float(T[7])
-            value, information = old.depth.value / scale, old.depth.information * scale**2
-            depths[number] = InverseDepth(value, information)
-            points = pointmap_of(old)
+        """Keeps poses [8] for publishing, their scale in the points; returns the keyframes so."""
+        out = list(keyframes)
+        scales = {number: float(T[7]) for number, T in T_WC.items()}
+        for number, scale in scales.items():
+            old, points = keyframes[number], pointmap_of(keyframes[number])
+            depth = InverseDepth(old.depth.value / scale, old.depth.information * scale**2)
             points = replace(points, X_C=points.X_C * scale)
-            out[number] = replace(old, T_WC=sim3_to_se3(T), depth=depths[number], pointmap=points)
+            T = sim3_to_se3(T_WC[number])
+            out[number] = replace(old, T_WC=T, depth=depth, pointmap=points)
         poses = {number: out[number].T_WC for number in T_WC}
         newest = len(keyframes) - 1
-        self._adjusted.append(Adjusted(poses, depths, self._intrinsics, newest))
+        self._adjusted.append(Adjusted(poses, {}, self._intrinsics, newest, scales))
         return out
 
     def _priors(self, keyframes: Sequence[Keyframe], part: Part) -> list[InverseDepth] | None:

@@ -22,7 +22,7 @@ from slam.predictors.simulated import SimulatedNetwork
 from slam.system import Slam
 
 WORLD = CountingWorld()  # keeps the depth maps it has cast
-FRAMES = range(0, 150, 5)  # half round the room
+FRAMES = range(0, 150, 10)  # half round the room
 STRIDE = 4  # px of the grid
 FINEST = 1.0  # m, of the descriptors: some pixels
 NOISE = {"pair_scale": 0.05, "warp": 0.02, "noise": 0.01}

@@ -121,7 +121,13 @@ class PointmapPredictor:
         return Pointmap(view.X.cpu(), view.confidence.cpu())
 
     def pair(
-        self, keyframe: Features, frame: Features, guess: PairGuess, *, fine: bool = False
+        self,
+        keyframe: Features,
+        frame: Features,
+        guess: PairGuess,
+        *,
+        fine: bool = False,
+        one_thread: bool = False,
     ) -> PairPrediction:
         """The keyframe's pixels sought in the frame; with `fine`, the frame's in it, too.
 
