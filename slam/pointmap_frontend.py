@@ -108,7 +108,8 @@ class PointmapFrontend:
                 self._guess, self._last = NO_GUESS, None
                 attempt = self._attempt(number, frame)
                 if self._is_found(attempt):
-                    self._publish(frame, number, attempt, TrackState.RELOCALISED)
+                    state = TrackState.RELOCALISED
+                    self._publish(frame, number, attempt.T_kf, attempt.pair, state)
                     break
         self._lost.clear()
 
@@ -177,13 +178,15 @@ class PointmapFrontend:
     def _follow(self, frame: Frame, number: int, attempt: Attempt, state: TrackState) -> Step:
         """A frame that has a pose: it feeds the keyframe, or becomes one."""
         self._guess = attempt.pair.flow
-        T_kf = attempt.T_kf
-        if not self._still(number, attempt.pair):
+        if self._still(number, attempt.pair):
+            now = self.graph.keyframe(number).depth
+            T_kf = _scaled(attempt.T_kf, scale_change(attempt.keyframe.depth, now))
+        else:
             with self.timings.measure("map"):
                 T_kf = self._fuse(number, attempt)
         if attempt.pair.match_fraction < self.settings.keyframe_overlap:
             return self._new_keyframe(frame, number, attempt, T_kf, state)
-        return self._publish(frame, number, attempt, state, T_kf)
+        return self._publish(frame, number, T_kf, attempt.pair, state)
 
     def _still(self, number: int, pair: PairPrediction) -> bool:
         """Motion filter: whether the view is where it was when it last fed the keyframe."""
@@ -258,16 +261,10 @@ class PointmapFrontend:
     # --- records ------------------------------------------------------------------------------
 
     def _publish(
-        self,
-        frame: Frame,
-        number: int,
-        attempt: Attempt,
-        state: TrackState,
-        T_kf: Tensor | None = None,
+        self, frame: Frame, number: int, T_kf: Tensor, pair: PairPrediction, state: TrackState
     ) -> Step:
-        T = sim3_to_se3(attempt.T_kf if T_kf is None else T_kf)
-        packed = pack(self.predictor.grid, attempt.pair.forward)
-        return self._store(_record(frame, state, number, T, packed))
+        packed = pack(self.predictor.grid, pair.forward)
+        return self._store(_record(frame, state, number, sim3_to_se3(T_kf), packed))
 
     def _store(self, record: FrameRecord) -> Step:
         self.graph.set_record(record)
