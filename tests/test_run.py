@@ -149,26 +149,27 @@ def test_config_is_the_same_for_all_sources_but_for_the_source(
 
 def test_real_time_poses_frames_as_they_come(tmp_path: Path, run_cli: Command) -> None:
     out = tmp_path / "live"
-    result = run_cli("run", SAMPLE, "--realtime", "--out", out, "-q")
+    result = run_cli("run", SAMPLE, "--realtime", "--end", "200", "--out", out, "-q")
     assert result.code == 0
     report = report_of(out)
     assert re.search(rf"^{report['dropped']} frames dropped; \d+ ms \(p95", result.out, re.M)
-    assert report["posed"] + report["dropped"] + len(report["damaged"]) == 300
+    assert report["posed"] + report["dropped"] + len(report["damaged"]) == 200
     assert all(f["posed"] >= f["captured"] for f in report["latency"])
     published = read_trajectory(out / "trajectory_causal.txt")
-    assert len(published) > 0.5 * report["processed"]  # the start does not stay on trial
+    assert len(published) > report["processed"] - 150  # the start does not stay on trial
     assert report["ate"]["sim3_rmse"] < 0.03 * report["ate"]["path_length"]
 
 
 def test_uncalibrated_run_finds_the_focal_length(tmp_path: Path, run_cli: Command) -> None:
     out = tmp_path / "uncalibrated"
-    assert run_cli("run", SAMPLE, "--calib", "none", "--out", out, "-q").code == 0
+    arguments = ("--calib", "none", "--end", "150", "--out", out, "-q")
+    assert run_cli("run", SAMPLE, *arguments).code == 0
     report = report_of(out)
     assert report["focal"]["pixels"] == pytest.approx(525, rel=0.1)
     assert report["focal"]["sigma_pixels"] > 0
 
 
-@pytest.mark.parametrize("after", [4.0, 5.3, 7.1])
+@pytest.mark.parametrize("after", [4.0, 7.1])
 def test_interrupt_saves_and_exits_130(tmp_path: Path, after: float) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -309,7 +310,8 @@ def test_black_or_white_stretch_is_lost_then_recovered(
         return np.full_like(image, level) if 70 <= place < 80 else image
 
     source = cut_sample(tmp_path / "cut", range(120), change=blank)
-    assert run_cli("run", source, "--out", tmp_path / "o").code == 0
+    small = ("--set", "flow.long_side=200")
+    assert run_cli("run", source, "--out", tmp_path / "o", *small).code == 0
     report = report_of(tmp_path / "o")
     states = [f["state"] for f in report["frame_list"]]
     assert set(states[70:80]) == {"lost"}
