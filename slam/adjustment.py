@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -19,6 +19,7 @@ class Adjusted:
     depths: dict[int, InverseDepth]
     intrinsics: Intrinsics
     newest: int  # the last keyframe known when this was solved
+    scales: dict[int, float] = field(default_factory=dict)  # by which distances grow, before that
 
 
 @dataclass(frozen=True, slots=True)

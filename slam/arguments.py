@@ -33,6 +33,8 @@ def add_source_arguments(command: argparse.ArgumentParser) -> None:
 def add_setting_arguments(command: argparse.ArgumentParser) -> None:
     """Settings from a file and single ones."""
     add = command.add_argument
+    add("--predictor", metavar="P", help="flow, mast3r or simulated, for tests (default: flow)")
+    add("--checkpoint", metavar="FILE", help="weights of MASt3R or DUSt3R, which you bring")
     add("--flow", metavar="F", help="dis, mixed or raft; the last two want weights (default: dis)")
     add("--flow-weights", metavar="FILE", help="weights of RAFT-small, which you bring yourself")
     add("--config", metavar="C", help="a YAML file or the name of a preset")
@@ -65,6 +67,8 @@ def run_overrides(options: argparse.Namespace) -> list[str]:
 def setting_overrides(options: argparse.Namespace) -> list[str]:
     """The same of the settings alone."""
     settings = {
+        "predictor": options.predictor,
+        "pointmap.checkpoint": options.checkpoint,
         "flow.method": options.flow,
         "flow.weights": options.flow_weights,
         "run.threads": options.threads,

@@ -114,7 +114,9 @@ class Backend:
     def publish(self) -> None:
         """Hands what was found to the graph."""
         for found in self._adjusted:
-            self.graph.adopt(found.poses, found.depths, found.intrinsics, found.newest)
+            self.graph.adopt(
+                found.poses, found.depths, found.intrinsics, found.newest, found.scales
+            )
         self._adjusted = []
         self.graph.set_readout(self._readout)
 
@@ -333,7 +335,12 @@ class Backend:
             iterations=iterations,
             refine_focal=free_focal,
             relative_decrease=self.config.focal.relative_decrease if free_focal else None,
+            prior=self._priors(keyframes, part),
         )
+
+    def _priors(self, keyframes: Sequence[Keyframe], part: Part) -> list[InverseDepth] | None:
+        """Depths of a part that are known besides by its edges; flow knows none."""
+        return None
 
     def _unrolled(
         self, keyframes: Sequence[Keyframe], part: Part, readout: float

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from slam.data import data_path
 from slam.flow_settings import FlowSettings
-from slam.pointmap_settings import MatchingSettings
+from slam.pointmap_settings import MatchingSettings, PointmapSettings, SimulatedSettings
 from slam.settings import Section, read_settings, setting, to_yaml, with_overrides
 
-__all__ = ["Config", "FlowSettings", "MatchingSettings", "load_config", "to_yaml"]
+__all__ = [
+    "Config",
+    "FlowSettings",
+    "MatchingSettings",
+    "PointmapSettings",
+    "SimulatedSettings",
+    "load_config",
+    "to_yaml",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +321,11 @@ class RunSettings(Section):
 class Config(Section):
     """Everything a run depends on."""
 
+    predictor: Literal["flow", "mast3r", "simulated"] = setting(
+        "flow",
+        help="flow needs no weights; mast3r wants a checkpoint, of DUSt3R too; simulated, a "
+        "testing tool, wants true depth and poses",
+    )
     source: SourceSettings = SourceSettings()
     run: RunSettings = RunSettings()
     flow: FlowSettings = FlowSettings()
@@ -319,6 +333,8 @@ class Config(Section):
     tracking: TrackingSettings = TrackingSettings()
     mapping: MappingSettings = MappingSettings()
     matching: MatchingSettings = MatchingSettings()
+    pointmap: PointmapSettings = PointmapSettings()
+    simulated: SimulatedSettings = SimulatedSettings()
     keyframes: KeyframeSettings = KeyframeSettings()
     relocalization: RelocalizationSettings = RelocalizationSettings()
     bundle_adjustment: BundleAdjustmentSettings = BundleAdjustmentSettings()

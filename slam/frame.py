@@ -58,6 +58,20 @@ class PointmapView:
 
 
 @dataclass(frozen=True, slots=True)
+class FusedPointmap:
+    """A keyframe's points, averaged over all that was seen of them. Replaced, never changed."""
+
+    X_C: Tensor  # [H, W, 3] float32, keyframe's camera, in the world's scale
+    confidence: Tensor  # [H, W] float32, summed over what agrees; 0 = nothing known
+    count: int  # observations fused
+
+    @property
+    def mean(self) -> Pointmap:
+        """The points with the confidence of one observation."""
+        return Pointmap(self.X_C, self.confidence / max(self.count, 1))
+
+
+@dataclass(frozen=True, slots=True)
 class Correspondence:
     """Where the grid pixels of one image land in another."""
 
@@ -103,6 +117,15 @@ class PairGuess:
 
 
 @dataclass(frozen=True, slots=True)
+class PointmapMatch:
+    """Pixels of one image sought in another by the points of both, in the other one's camera."""
+
+    searched: Pointmap  # [H, W] of the image that is searched
+    sought: Pointmap  # [H, W] of the other image's pixels, in the searched one's camera and scale
+    match: Correspondence  # [H * W] where these pixels are, row by row
+
+
+@dataclass(frozen=True, slots=True)
 class PairPrediction:
     """What a predictor says about a (keyframe, frame) pair."""
 
@@ -112,6 +135,8 @@ class PairPrediction:
     match_fraction: float  # share of the keyframe's textured grid pixels that kept a weight
     median_flow: float  # px, over all of the keyframe's grid pixels with a weight
     sharpness: float  # the frame's texture over the keyframe's where they match; < 1 = blurred
+    ahead: PointmapMatch | None = None  # keyframe's pixels sought in the frame; None: only flow
+    behind: PointmapMatch | None = None  # frame's pixels sought in the keyframe; None: not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +156,7 @@ class Keyframe:
     frame: Frame  # the image it was made from
     T_WC: Tensor  # [7] float64 SE(3): takes camera points to the world
     depth: InverseDepth  # [P] on the grid of its image
+    pointmap: FusedPointmap | None = None  # of all its pixels; None: the predictor has none
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from slam.frame import (
     SOLVED,
     Correspondence,
     FrameRecord,
+    FusedPointmap,
     Intrinsics,
     InverseDepth,
     Keyframe,
@@ -44,6 +45,18 @@ class Graph:
         self._frames_of: dict[int, list[int]] = {}
         self._intrinsics = intrinsics
         self._readout = 0.0
+        self._pinhole = True
+
+    @property
+    def pinhole(self) -> bool:
+        """Whether the intrinsics are known well enough to compare pixels; else only rays are."""
+        with self._lock:
+            return self._pinhole
+
+    def set_pinhole(self, known: bool) -> None:
+        """Says whether the intrinsics are known."""
+        with self._lock:
+            self._pinhole = known
 
     @property
     def readout(self) -> float:
@@ -98,16 +111,24 @@ class Graph:
             self._keyframes[number] = replace(self._keyframes[number], depth=depth)
 
     def fused(
-        self, number: int, before: InverseDepth, after: InverseDepth
+        self,
+        number: int,
+        before: InverseDepth,
+        after: InverseDepth,
+        pointmap: FusedPointmap | None = None,
     ) -> tuple[Keyframe, float]:
         """Takes over depths fused from `before`, unless others were adopted in the meantime.
 
+        Args: pointmap: fused along with them, where there is one.
         Returns the keyframe as it is now, and the factor by which its distances grew.
         """
         with self._lock:
             current = self._keyframes[number].depth
             if current is before:
                 self.set_depth(number, after)
+                if pointmap is not None:
+                    keyframe = self._keyframes[number]
+                    self._keyframes[number] = replace(keyframe, pointmap=pointmap)
                 return self._keyframes[number], 1.0
             return self._keyframes[number], scale_change(before, current)
 
@@ -150,18 +171,22 @@ class Graph:
         depths: Mapping[int, InverseDepth],
         intrinsics: Intrinsics | None = None,
         newest: int | None = None,
+        scales: Mapping[int, float] | None = None,
     ) -> None:
         """Takes over optimised keyframes; their frames follow.
 
         Args:
             poses: number to T_WC [7].
             depths: number to depths on its grid.
+            scales: number to the factor by which its distances grow, before that.
             newest: the last keyframe that the optimisation knew; those since follow it, in its
                 scale. None = there are none since.
         """
         with self._lock:
             since = [] if newest is None else range(newest + 1, len(self._keyframes))
             before = self._keyframes[newest] if newest is not None and len(since) else None
+            for number, scale in (scales or {}).items():
+                self._grow(number, scale)
             for number, depth in depths.items():
                 self._rescale(number, scale_change(self._keyframes[number].depth, depth))
                 self.set_depth(number, depth)
@@ -179,13 +204,22 @@ class Graph:
             T = se3_mul(se3_inv(before.T_WC), keyframe.T_WC)
             T[:3] *= scale
             T[3:] /= T[3:].norm()  # or rounding would double from one keyframe to the next
-            value, information = keyframe.depth.value, keyframe.depth.information
-            depth = InverseDepth(value / scale, information * scale**2)
-            moved = replace(keyframe, T_WC=se3_mul(after.T_WC, T), depth=depth)
-            self._keyframes[number] = moved
-            self._rescale(number, scale)
+            self._keyframes[number] = replace(keyframe, T_WC=se3_mul(after.T_WC, T))
+            self._grow(number, scale)
+
+    def _grow(self, number: int, scale: float) -> None:
+        """Distances of a keyframe become `scale` times as long."""
+        keyframe = self._keyframes[number]
+        value, information = keyframe.depth.value, keyframe.depth.information
+        self.set_depth(number, InverseDepth(value / scale, information * scale**2))
+        self._rescale(number, scale)
 
     def _rescale(self, number: int, scale: float) -> None:
+        """What hangs on a keyframe whose depths grew: its pointmap, and its frames."""
+        keyframe = self._keyframes[number]
+        if (points := keyframe.pointmap) is not None:
+            points = replace(points, X_C=points.X_C * scale)
+            self._keyframes[number] = replace(keyframe, pointmap=points)
         for index in self._frames_of.get(number, ()):
             record = self._records[index]
             T_kf = record.T_kf.clone()

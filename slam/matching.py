@@ -16,10 +16,11 @@ from torch.nn import functional
 from slam import kernels
 from slam.camera import pixel_grid
 from slam.config import MatchingSettings
-from slam.frame import Correspondence, Pointmap, PointmapView
+from slam.frame import Correspondence, Pointmap, PointmapMatch, PointmapView
 
 BLOCK = 1 << 24  # products of descriptors in memory at a time
 SAMPLES = 64  # on each side of an image, that the model of its rays is fitted to
+TINY = 1e-9
 RIDGE = 1e-6  # relative; keeps the model's equations solvable
 
 
@@ -57,6 +58,91 @@ def match(
     confidence = _confidence(searched, sought, target, settings.descriptor_confidence)
     weight = torch.where(known & (gap < settings.gap), confidence / settings.sigma**2, 0.0)
     return Correspondence(target, weight)
+
+
+def believed(
+    searched: PointmapView, sought: PointmapView, found: Correspondence, settings: MatchingSettings
+) -> Correspondence:
+    """Matches, less believed where what they match does not agree with them.
+
+    Their points are to be as near to each other as those of most: what descriptors match but points
+    do not is another surface, or an edge. How near is usual depends on the pair's own errors. And
+    the descriptor found is to lead back to the pixel sought: that of a hidden one does not.
+    """
+    if not (found.weight > 0).any():
+        return found
+    weight = found.weight * _gap_belief(searched, sought, found, settings.spread)
+    if searched.descriptor is not None and settings.radius > 0:
+        off = _way_off(searched, sought, found, settings)
+        variance = 0.25 * (off**2 + _without_top(found.target))
+        weight = torch.where(off <= settings.consistency, weight / (1 + weight * variance), 0.0)
+    return Correspondence(found.target, weight)
+
+
+def _gap_belief(
+    searched: PointmapView, sought: PointmapView, found: Correspondence, spread: float
+) -> Tensor:
+    """Geman and McClure's function [P] of the gaps, measured between pixels: 0 to 1."""
+    points = sought.X.reshape(-1, 3)
+    distance = points.norm(dim=-1).clamp(min=TINY)
+    gap = (_between_pixels(searched.X, found.target) - points).norm(dim=-1) / distance
+    known = gap[(found.weight > 0) & gap.isfinite()]
+    if len(known) == 0:
+        return torch.zeros_like(gap)
+    usual = spread * known.median().clamp(min=TINY)
+    return (1 / (1 + (gap / usual) ** 2)).square().nan_to_num(0.0)
+
+
+def _way_off(
+    searched: PointmapView, sought: PointmapView, found: Correspondence, settings: MatchingSettings
+) -> Tensor:
+    """How far [P] px from a pixel sought the descriptor that was found for it leads back."""
+    descriptors = _descriptors(sought, searched)
+    if descriptors is None:
+        return torch.zeros_like(found.weight)
+    pixel, place = _pixels(sought.confidence), found.target.round()
+    u, v = place.long().unbind(-1)
+    index = v * searched.X.shape[1] + u
+    back = kernels.refine_matches(
+        descriptors[0],
+        descriptors[1][index],
+        ray_image(Pointmap(sought.X, sought.confidence)),
+        searched.X.reshape(-1, 3)[index],
+        pixel,
+        found.weight > 0,
+        radius=settings.radius,
+        dilation=settings.dilation,
+    )
+    return (back.target + (found.target - place) - pixel).norm(dim=-1)
+
+
+def _without_top(target: Tensor) -> Tensor:
+    """Whether matches [P] stayed on their pixel, or went as far from it as they may."""
+    step = (target - target.round()).abs()
+    return (step == 0).all(-1) | (step == 0.5).any(-1)
+
+
+def _between_pixels(image: Tensor, place: Tensor) -> Tensor:
+    """Values [P, C] of an image [H, W, C] at (u, v) [P, 2] px, bilinear."""
+    height, width = image.shape[:2]
+    most = place.new_tensor([max(width - 1, 1), max(height - 1, 1)])
+    found = functional.grid_sample(
+        image.movedim(-1, 0)[None], (2 * place / most - 1)[None, None], align_corners=True
+    )
+    return found[0, :, 0].T
+
+
+def overlap(found: PointmapMatch) -> float:
+    """How much of an image another still shows (Murai et al. 2025, MASt3R-SLAM, section 3.4).
+
+    The smaller of the share of its known pixels that are matched and the share that the different
+    pixels they land on make: many that collapse onto few are no overlap.
+    """
+    matched = found.match.weight > 0
+    u, v = found.match.target[matched].round().long().unbind(-1)
+    landed = (v * found.searched.confidence.shape[1] + u).unique()
+    known = int((found.sought.confidence > 0).sum())
+    return min(len(u), len(landed)) / max(known, 1)
 
 
 def ray_image(pointmap: Pointmap) -> Tensor:

@@ -2,37 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from slam.frame import Pointmap
+from slam.frame import FusedPointmap, InverseDepth
 from slam.lie import sim3_act
-from slam.settings import Section, setting
+from slam.pointmap_settings import PointmapFusionSettings
+from slam.predictors.grid import Grid
 
-
-@dataclass(frozen=True, slots=True)
-class PointmapFusionSettings(Section):
-    """How observations of a keyframe's points are averaged."""
-
-    gate: float = setting(
-        0.1, help="relative distance of two points at which they half disagree", minimum=1e-6
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class FusedPointmap:
-    """The canonical pointmap of a keyframe. Replaced, never changed."""
-
-    X_C: Tensor  # [H, W, 3] float32, keyframe's camera
-    confidence: Tensor  # [H, W] float32, summed over what agrees; 0 = nothing known
-    count: int  # observations fused
-
-    @property
-    def mean(self) -> Pointmap:
-        """The points with the confidence of one observation."""
-        return Pointmap(self.X_C, self.confidence / max(self.count, 1))
+NEAREST = 1e-6  # depth of a point that is in front of the camera
 
 
 def start_pointmap(X_C: Tensor, confidence: Tensor) -> FusedPointmap:
@@ -74,6 +52,24 @@ def fuse_pointmap(
     total = kept + weight
     share = torch.where(total > 0, weight / total.clamp(min=1e-30), 0.0)
     return FusedPointmap(torch.lerp(fused.X_C, X, share[..., None]), total, fused.count + 1)
+
+
+def known_points(fused: FusedPointmap) -> Tensor:
+    """The points [H, W, 3]; 0 where nothing is known."""
+    return torch.where(fused.confidence[..., None] > 0, fused.X_C, 0.0)
+
+
+def grid_depth(grid: Grid, fused: FusedPointmap, sigma: float) -> InverseDepth:
+    """What a pointmap says of the depths of the grid's pixels; the median where it says nothing.
+
+    Args: sigma: relative standard deviation of a depth whose confidence is 1.
+    """
+    z, confidence = grid.sample(fused.X_C[..., 2]), grid.sample(fused.mean.confidence)
+    known = (confidence > 0) & (z > NEAREST)
+    median = float(z[known].median()) if known.any() else 1.0
+    value = 1 / torch.where(known, z, median)
+    information = torch.where(known, confidence / (sigma * value) ** 2, 0.0)
+    return InverseDepth(value.contiguous(), information.contiguous())
 
 
 def _usable(X: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,25 +12,10 @@ from slam.camera import pixel_grid
 from slam.frame import Intrinsics
 from slam.least_squares import Descent
 from slam.lie import sim3_act
-from slam.pointmap_settings import DescentSettings
-from slam.settings import Section, setting
+from slam.pointmap_settings import DescentSettings, ResidualSettings
 
 NEGLIGIBLE = 1e-6  # of the robust cost of one match: no reason for another step
 SINGULAR = 1e-5  # smallest eigenvalue of a Hessian with unit diagonal: float32 residuals reach 4e-7
-
-
-@dataclass(frozen=True, slots=True)
-class ResidualSettings(Section):
-    """How far matched points of two pointmaps may be from each other."""
-
-    sigma_ray: float = setting(0.003, unit="rad", help="of a viewing ray", minimum=1e-6)
-    sigma_distance: float = setting(0.3, help="relative, of a distance, beside rays", minimum=1e-6)
-    sigma_pixel: float = setting(1.0, unit="px", help="of a match, calibrated", minimum=1e-6)
-    sigma_depth: float = setting(0.3, help="relative, of a depth, beside pixels", minimum=1e-6)
-    huber: float = setting(
-        1.345, unit="sigma", help="residual beyond which the loss grows linearly", minimum=1e-3
-    )
-    minimum_matches: int = setting(24, help="that a Sim(3) needs", minimum=3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +38,6 @@ def descent_of(settings: DescentSettings, matches: int) -> Descent:
     return Descent(
         settings.iterations, settings.damping, settings.relative_decrease, NEGLIGIBLE * matches
     )
-
-
-def match_weights(own: Tensor, other: Tensor, valid: Tensor, least: float) -> Tensor:
-    """Weights [P] of matches from both sides' descriptor confidences (MASt3R-SLAM, section 3.3).
-
-    Args:
-        own, other: [P] descriptor confidence at both ends.
-        valid: [P] bool, what the matcher accepts and both pointmaps know.
-        least: geometric mean below which a match does not count.
-    """
-    weight = (own.clamp(min=0) * other.clamp(min=0)).sqrt()
-    return torch.where(valid & (weight > least), weight, 0.0)
 
 
 def normal_equations(

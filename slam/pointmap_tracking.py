@@ -14,13 +14,12 @@ from slam.least_squares import Step, minimise
 from slam.lie import sim3_exp, sim3_mul
 from slam.pointmap_residuals import (
     PointMatches,
-    ResidualSettings,
     descent_of,
     is_determined,
     normal_equations,
     without_outliers,
 )
-from slam.pointmap_settings import DescentSettings
+from slam.pointmap_settings import DescentSettings, ResidualSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +72,6 @@ def track_pointmap(
         iterations=first.iterations + second.iterations,
         failure=failure,
     )
-
-
-def keyframe_overlap(frame_pixel: Tensor, weight: Tensor) -> float:
-    """How much of a keyframe a frame still shows: below a threshold it is time for a new one.
-
-    The smaller of the matched share of the keyframe's pixels and the share of the frame's pixels
-    they land on: many keyframe pixels that collapse onto few of the frame's are no overlap.
-
-    Args:
-        frame_pixel: [P] integer, linear index of the frame's pixel for each of the keyframe's P.
-        weight: [P], 0 = no match.
-    """
-    matched = frame_pixel[weight > 0]
-    return min(len(matched), len(matched.unique())) / max(len(weight), 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,12 @@ from slam.tracking import track
 
 
 def refine_frames(graph: Graph, grid: Grid, config: Config) -> None:
-    """Solves every measured frame's pose again, against the final depths of its keyframe."""
+    """Solves every measured frame's pose again, against the final depths of its keyframe.
+
+    Nothing to do where the camera is not known: pixels tell nothing then.
+    """
+    if not graph.pinhole:
+        return
     records = graph.records()
     twist = dict(
         zip((r.index for r in records), graph.twists([r.index for r in records]), strict=True)

@@ -45,6 +45,19 @@ class Relocaliser:
         self, keyframes: Sequence[Keyframe], frame: Frame, intrinsics: Intrinsics
     ) -> Relocalisation | None:
         """Pose of `frame`, from feature matches and verified by dense flow; None = not found."""
+        for number, matches in self.similar(keyframes, frame):
+            T_fk = self._pose(keyframes[number], *matches, intrinsics)
+            found = (
+                None if T_fk is None else self._verify(keyframes[number], frame, T_fk, intrinsics)
+            )
+            if found is not None:
+                return Relocalisation(number, found.T_fk)
+        return None
+
+    def similar(
+        self, keyframes: Sequence[Keyframe], frame: Frame
+    ) -> list[tuple[int, tuple[np.ndarray, np.ndarray]]]:
+        """Numbers of the recent keyframes with most feature matches, and these, the best first."""
         settings = self.config.relocalization
         corners = orb(frame.features, settings.features)
         first = max(0, len(keyframes) - settings.keyframes)
@@ -55,14 +68,7 @@ class Relocaliser:
             >= settings.minimum_matches
         ]
         scored.sort(key=lambda s: (-s[0], -s[1]))
-        for _, number, matches in scored[: settings.candidates]:
-            T_fk = self._pose(keyframes[number], *matches, intrinsics)
-            found = (
-                None if T_fk is None else self._verify(keyframes[number], frame, T_fk, intrinsics)
-            )
-            if found is not None:
-                return Relocalisation(number, found.T_fk)
-        return None
+        return [(number, matches) for _, number, matches in scored[: settings.candidates]]
 
     def from_features(
         self, keyframe: Keyframe, frame: Frame, intrinsics: Intrinsics

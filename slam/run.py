@@ -88,11 +88,21 @@ def run(config: Config) -> RunResult:
     if files.unwritten:
         raise OSError(files.complaint())
     if report["posed"] < FEWEST and not interrupt.count:
-        raise ValueError(
-            f"{source.path}: no map: a start wants two views of one scene from different places, "
-            f"got none in {report['processed']} frames; move the camera sideways, or see --fov"
-        )
+        raise ValueError(f"{source.path}: no map: {_without_map(config, report['processed'])}")
     return RunResult(files.folder, report, INTERRUPTED if interrupt.count else 0)
+
+
+def _without_map(config: Config, frames: int) -> str:
+    """What was wanted for one, what came, and what to do."""
+    if config.predictor == "flow":
+        return (
+            "a start wants two views of one scene from different places, "
+            f"got none in {frames} frames; move the camera sideways, or see --fov"
+        )
+    return (
+        f"wanted frames whose points match those of a keyframe, got {frames} that do not; see "
+        "whether the weights are a network's that was trained, or take --predictor flow"
+    )
 
 
 def open_configured(config: Config) -> Source:

@@ -16,7 +16,9 @@ from slam.frame import Image, Keyframe, Step
 from slam.frontend import Frontend
 from slam.graph import Graph
 from slam.initialization import known_depths
-from slam.predictors import make_predictor
+from slam.pointmap_backend import PointmapBackend
+from slam.pointmap_frontend import PointmapFrontend
+from slam.predictors import PointmapPredictor, make_predictor
 from slam.refinement import fill_gaps, refine_frames
 from slam.timing import Timings
 
@@ -40,24 +42,11 @@ class Slam:
         torch.set_num_threads(config.run.threads)
         self.config = config
         self.timings = Timings()
-        self.predictor = make_predictor(camera.width, camera.height, config.flow)
+        self.predictor = make_predictor(camera.width, camera.height, config)
         grid = self.predictor.grid
         self.graph = Graph(camera.resized(grid.width, grid.height).intrinsics)
         self.graph.set_readout(config.shutter.readout or 0.0)
-        self.backend = Backend(
-            self.predictor, self.graph, config, self.timings, refine_focal=not calibrated
-        )
-        self.frontend = Frontend(
-            self.predictor,
-            self.graph,
-            config,
-            self.timings,
-            before_keyframe=self._catch_up if not config.run.realtime else lambda: None,
-            on_keyframe=self._on_keyframe,
-            good_start=self._good_start,
-            on_restart=self._on_restart,
-            focal_factors=(1.0,) if calibrated else config.focal.start_factors(),
-        )
+        self.backend, self.frontend = self._parts(calibrated)
         self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._ahead: int | None = None  # frames since the keyframe at work; None = none is
         self._most_ahead = config.run.ahead
@@ -65,6 +54,25 @@ class Slam:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="backend", daemon=True)
         self._thread.start()
+
+    def _parts(self, calibrated: bool) -> tuple[Backend, Frontend | PointmapFrontend]:
+        """Backend and frontend for what the predictor measures: flow or pointmaps."""
+        parts = self.graph, self.config, self.timings
+        before_keyframe = self._catch_up if not self.config.run.realtime else lambda: None
+        hooks = before_keyframe, self._on_keyframe
+        if isinstance(self.predictor, PointmapPredictor):
+            backend = PointmapBackend(self.predictor, *parts, calibrated=calibrated)
+            return backend, PointmapFrontend(self.predictor, *parts, *hooks)
+        backend = Backend(self.predictor, *parts, refine_focal=not calibrated)
+        frontend = Frontend(
+            self.predictor,
+            *parts,
+            *hooks,
+            good_start=self._good_start,
+            on_restart=self._on_restart,
+            focal_factors=(1.0,) if calibrated else self.config.focal.start_factors(),
+        )
+        return backend, frontend
 
     def feed(self, image: Image) -> Step:
         """Takes one image; raises here what went wrong in the backend."""

@@ -15,14 +15,13 @@ from slam.lie import sim3_act, sim3_exp, sim3_inv, sim3_log, sim3_mul
 from slam.pointmap_residuals import (
     PointMatches,
     ResidualSettings,
-    match_weights,
     normal_equations,
     on_rays,
     whitened_errors,
     without_outliers,
 )
 from slam.pointmap_settings import DescentSettings
-from slam.pointmap_tracking import keyframe_overlap, track_pointmap
+from slam.pointmap_tracking import track_pointmap
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 K: Intrinsics = (250.0, 260.0, 157.0, 121.0)
@@ -216,21 +215,6 @@ def test_minimise_gives_up_where_there_is_no_step() -> None:
 
     end = minimise(0, lambda _: Flat(), lambda x, _: x, Descent(100, 1e-4, 0.0, 0.0))
     assert not end.converged and end.state == 0 and end.iterations < 20
-
-
-def test_overlap_sees_many_pixels_collapse_onto_few() -> None:
-    weight = torch.ones(100)
-    assert keyframe_overlap(torch.arange(100), weight) == 1
-    weight[:40] = 0
-    assert keyframe_overlap(torch.arange(100), weight) == pytest.approx(0.6)
-    assert keyframe_overlap(torch.arange(100) // 10, torch.ones(100)) == pytest.approx(0.1)
-    assert keyframe_overlap(torch.arange(0), torch.ones(0)) == 0
-
-
-def test_match_weights_take_both_sides() -> None:
-    own, other = torch.tensor([4.0, 4.0, 1.0, 9.0]), torch.tensor([9.0, 0.0, 1.5, 9.0])
-    valid = torch.tensor([True, True, True, False])
-    assert match_weights(own, other, valid, 1.5).tolist() == [6.0, 0.0, 0.0, 0.0]
 
 
 def test_points_on_rays_keep_their_depth_and_project_onto_their_pixels() -> None:

@@ -79,7 +79,7 @@ def image(index: int) -> Image:
 
 def learned(weights: Path, method: str) -> RaftFlowPredictor:
     settings = replace(FlowSettings(), method=method, weights=str(weights))
-    predictor = make_predictor(640, 480, settings)
+    predictor = make_predictor(640, 480, replace(Config(), flow=settings))
     assert isinstance(predictor, RaftFlowPredictor)
     return predictor
 

@@ -340,11 +340,12 @@ def test_frames_of_a_real_sensor_agree_in_depth(slam_data: Path) -> None:
     assert float((there / z[measured] - 1).abs().median()) < 0.015
 
 
-def test_poses_between_stamps_are_interpolated(slam_data: Path) -> None:
+def test_poses_are_interpolated_to_the_time_of_the_depth_map(slam_data: Path) -> None:
     source = open_source(slam_data / "rgbd_dataset_freiburg1_xyz")
     known, truth = SourceDepth(source, 64, 48), source.ground_truth
     assert truth is not None
-    time = float(source.times[known.indices[0]])
+    time = source.depth_time(known.indices[0])
+    assert time is not None and abs(time - source.times[known.indices[0]]) > 0.01
     after = int((truth.times < time).sum())
     low, high = truth.positions[after - 1], truth.positions[after]
     share = (time - truth.times[after - 1]) / (truth.times[after] - truth.times[after - 1])

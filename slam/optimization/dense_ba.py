@@ -46,6 +46,7 @@ def bundle_adjust(
     iterations: int,
     refine_focal: bool = False,
     relative_decrease: float | None = None,
+    prior: Sequence[InverseDepth] | None = None,
 ) -> BundleAdjustment:
     """Levenberg-Marquardt on poses and inverse depths (Teed & Deng 2021, Schur complement).
 
@@ -55,8 +56,11 @@ def bundle_adjust(
         held: [N], True = the depth takes part with its information as a prior, and stays.
         refine_focal: also solve for one factor on fx and fy.
         relative_decrease: of the cost, at which it stops; None = as set.
+        prior: N depths known beforehand, other than by these edges; None = none are.
     """
     problem = _problem(grid, state, edges, fixed, held, settings, refine_focal)
+    if prior is not None:
+        problem = _with_prior(problem, prior, held)
     damping, focal_information = settings.damping, 0.0
     low, high = _limits(problem.inverse_depth)
     enough = settings.relative_decrease if relative_decrease is None else relative_decrease
@@ -117,6 +121,20 @@ def _problem(
         huber=settings.huber,
         outlier=settings.outlier,
         refine_focal=refine_focal,
+    )
+
+
+def _with_prior(
+    problem: kernels.DenseProblem, prior: Sequence[InverseDepth], held: Sequence[bool]
+) -> kernels.DenseProblem:
+    """With depths known beforehand, where they are and do not stay anyway."""
+    value = torch.stack([depth.value for depth in prior])
+    information = torch.stack([depth.information for depth in prior])
+    used = (information > problem.prior_weight) & ~torch.tensor(list(held))[:, None]
+    return replace(
+        problem,
+        prior=torch.where(used, value, problem.prior),
+        prior_weight=torch.where(used, information, problem.prior_weight),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from slam.frame import PointmapMatch
 from slam.pointmap_residuals import PointMatches
 
 STEEPEST = 0.2  # relative difference of distance of neighbours that are still one surface
@@ -64,6 +65,13 @@ def pack_factor(
         offset=(target[kept] - corner).to(torch.float16),
         weight=weight[kept].clamp(max=6e4).to(torch.float16),
     )
+
+
+def factor_of(i: int, j: int, found: PointmapMatch, most: int) -> PointmapFactor:
+    """What is kept of j's pixels sought in i. Args: most: matches to keep."""
+    target, weight = found.match.target, found.match.weight
+    size = (found.searched.confidence.shape[0], found.searched.confidence.shape[1])
+    return pack_factor(i, j, torch.arange(len(weight)), target, weight, size, most)
 
 
 def factor_matches(factor: PointmapFactor, X_i: Tensor, X_j: Tensor) -> PointMatches:

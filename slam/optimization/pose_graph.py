@@ -18,13 +18,12 @@ from slam.lie import sim3_adjoint, sim3_exp, sim3_inv, sim3_mul
 from slam.optimization.pointmap_factor import PointmapFactor, factor_matches
 from slam.pointmap_residuals import (
     PointMatches,
-    ResidualSettings,
     descent_of,
     is_determined,
     normal_equations,
     without_outliers,
 )
-from slam.pointmap_settings import DescentSettings, PoseGraphSettings
+from slam.pointmap_settings import DescentSettings, PoseGraphSettings, ResidualSettings
 
 GRADUATION = 4.0  # factor between the scales of the factors' robust cost
 ROUGH = 0.01  # relative decrease of the cost at which all scales but the last are left

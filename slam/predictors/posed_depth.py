@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from slam.camera import Camera, pixel_grid
-from slam.lie import se3_from_matrix, se3_interpolate
+from slam.lie import se3_from_matrix, se3_interpolate, se3_matrix
 from slam.rendering import Surface, render_depth
+from slam.rendering.rooms import sample_room_builder
 from slam.sources import Source
 from slam.trajectory import Trajectory
 
@@ -54,10 +55,65 @@ class RenderedDepth:
         return DepthView(depth, se3_from_matrix(T_WC.double()))
 
 
+class SourcePoses:
+    """True poses of a recording's frames, interpolated in time."""
+
+    def __init__(self, source: Source) -> None:
+        """ValueError for a source without true poses."""
+        if source.ground_truth is None:
+            raise ValueError(f"{source.path}: wanted a recording with true poses")
+        self.source = source
+        self.truth = source.ground_truth
+        self._place = {int(index): place for place, index in enumerate(source.indices)}
+
+    @property
+    def indices(self) -> list[int]:
+        """Frames of the source's selection that have a pose."""
+        return [index for index in self._place if self.at(index) is not None]
+
+    def at(self, index: int) -> Tensor | None:
+        """Pose [7] float64 at an image's time; None where none is near, or no such image."""
+        if index not in self._place:
+            return None
+        return self.at_time(float(self.source.times[self._place[index]]))
+
+    def at_time(self, time: float) -> Tensor | None:
+        """Pose [7] float64 at a time as the source writes it; None where none is near."""
+        return pose_at(self.truth, time, POSE_MAX_GAP)
+
+
+class RoomDepth:
+    """Exact depth of the sample's room, from where a recording's true poses are."""
+
+    def __init__(self, source: Source, width: int, height: int) -> None:
+        """Args: width, height: px of the depth maps wanted. ValueError for a source without poses.
+
+        The recording is the sample, or a part of it.
+        """
+        self.camera = source.camera.resized(width, height)
+        self.poses = SourcePoses(source)
+        self._surfaces = tuple(sample_room_builder().surfaces)
+
+    @property
+    def indices(self) -> list[int]:
+        """Frames of the source's selection that have a pose."""
+        return self.poses.indices
+
+    def read(self, index: int) -> DepthView:
+        """Cast one ray through every pixel's centre."""
+        T_WC, camera = self.poses.at(index), self.camera
+        if T_WC is None:
+            raise ValueError(f"{self.poses.source.path}: wanted a frame with a pose, got {index}")
+        size = (camera.width, camera.height)
+        depth = render_depth(self._surfaces, camera.intrinsics, *size, se3_matrix(T_WC))
+        return DepthView(depth, T_WC)
+
+
 class SourceDepth:
     """Depth maps and true poses of a data set, in the undistorted camera at working size.
 
-    A pixel takes the nearest depth the sensor measured; poses are interpolated in time.
+    A pixel takes the nearest depth the sensor measured; poses are interpolated in time, to when the
+    depth map was taken: what is measured in different frames is then one world.
     """
 
     def __init__(self, source: Source, width: int, height: int) -> None:
@@ -65,21 +121,19 @@ class SourceDepth:
         if source.ground_truth is None or not source.depth_files:
             raise ValueError(f"{source.path}: wanted a recording with true poses and depth maps")
         self.source = source
-        self.truth = source.ground_truth
+        self.poses = SourcePoses(source)
         self.camera = source.camera.resized(width, height)
-        self._place = {int(index): place for place, index in enumerate(source.indices)}
         pixel = pixel_grid(height, width).reshape(-1, 2)
         self._raw = source.raw_pixels(pixel, width, height)
 
     @property
     def indices(self) -> list[int]:
         """Frames of the source's selection that have both depth and pose."""
-        return [index for index in self._place if self._is_known(index)]
+        return [int(index) for index in self.source.indices if self._pose(int(index)) is not None]
 
     def read(self, index: int) -> DepthView:
-        """The depth map nearest in time, resampled, and the pose at the image's time."""
-        T_WC = self._pose(index) if index in self._place else None
-        depth = self.source.depth_at(index, self._raw)
+        """The depth map nearest in time, resampled, and the pose at its time."""
+        T_WC, depth = self._pose(index), self.source.depth_at(index, self._raw)
         if T_WC is None or depth is None:
             raise ValueError(
                 f"{self.source.path}: wanted a frame with depth and pose, got frame {index}; "
@@ -88,11 +142,9 @@ class SourceDepth:
         size = (self.camera.height, self.camera.width)
         return DepthView(torch.from_numpy(depth.reshape(size)), T_WC)
 
-    def _is_known(self, index: int) -> bool:
-        return index in self.source.depth_files and self._pose(index) is not None
-
     def _pose(self, index: int) -> Tensor | None:
-        return pose_at(self.truth, float(self.source.times[self._place[index]]), POSE_MAX_GAP)
+        time = self.source.depth_time(index)
+        return None if time is None else self.poses.at_time(time)
 
 
 def pose_at(trajectory: Trajectory, time: float, largest_gap: float) -> Tensor | None:

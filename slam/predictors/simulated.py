@@ -17,6 +17,7 @@ from torch import Tensor
 from slam.camera import Camera, pixel_grid
 from slam.frame import PointmapView
 from slam.lie import se3_act, se3_inv, se3_mul, so3_act
+from slam.pointmap_settings import SimulatedSettings
 from slam.predictors.posed_depth import PosedDepth
 from slam.predictors.simulated_noise import (
     Draw,
@@ -27,67 +28,10 @@ from slam.predictors.simulated_noise import (
     smooth_field,
     sphere_points,
 )
-from slam.settings import Section, setting
 
 FREQUENCIES = 12  # of the descriptors: 24 channels
 SEEN = 0.05  # relative difference of depth up to which the other image shows the same surface
 UNSEEN = 2.0  # times the noise where it does not
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedSettings(Section):
-    """How wrong the simulated network is. The defaults make it perfect.
-
-    Depths err along the rays of the pixel's own camera; relative errors are of log distance.
-    """
-
-    seed: int = setting(0, help="of all the noise", minimum=0)
-    pair_scale: float = setting(
-        0.0, help="relative sigma of the scale that a pair's two pointmaps share", minimum=0.0
-    )
-    focal: float = setting(
-        0.0, help="relative sigma of the focal length that a pair believes in", minimum=0.0
-    )
-    warp: float = setting(
-        0.0, help="relative rms of a smooth warp of depth, of each view of a pair", minimum=0.0
-    )
-    noise: float = setting(0.0, help="relative rms of every pixel's depth", minimum=0.0)
-    ray_noise: float = setting(
-        0.0, unit="rad", help="rms of every pixel's direction, on each axis", minimum=0.0
-    )
-    noise_spread: float = setting(
-        0.5,
-        help="rms of the log of the pixel noise over an image; confidence knows it",
-        minimum=0.0,
-        maximum=2.0,
-    )
-    holes: float = setting(
-        0.0, help="share of pixels, in blobs, without a point", minimum=0.0, maximum=0.9
-    )
-    wrong: float = setting(
-        0.0,
-        help="share of pixels, in blobs, that are wrong at full confidence",
-        minimum=0.0,
-        maximum=0.9,
-    )
-    wrong_depth: float = setting(0.4, help="size of their error, as log distance", minimum=0.0)
-    view_bias: float = setting(
-        0.0,
-        help="relative rms of an error that depends on the direction a surface is seen from only",
-        minimum=0.0,
-    )
-    confidence: float = setting(
-        10.0, help="above 1, of a point with the image's rms noise", minimum=0.0
-    )
-    descriptor_noise: float = setting(
-        0.0, help="rms length of the noise on the unit descriptors", minimum=0.0
-    )
-    finest: float = setting(
-        0.1, unit="m", help="shortest wavelength of the descriptors", minimum=1e-3
-    )
-    coarsest: float = setting(
-        6.0, unit="m", help="longest wavelength of the descriptors", minimum=1e-3
-    )
 
 
 @dataclass(frozen=True, slots=True)

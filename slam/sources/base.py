@@ -138,6 +138,13 @@ class Source:
             logger.warning("%s: damaged or truncated image, skipped", damaged)
             self.skipped.append(str(damaged))
 
+    def depth_time(self, index: int) -> float | None:
+        """When the depth map nearest to image `index` was taken, as the source writes it."""
+        file = self.depth_files.get(index)
+        if file is None or self._depth is None:
+            return None
+        return float(self._depth.times[self._depth.files.index(file)])
+
     def read_depth(self, index: int) -> np.ndarray | None:
         """Depth nearest in time to image `index` of the full list, None if none within 20 ms.
 
