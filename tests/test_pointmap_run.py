@@ -69,27 +69,27 @@ def test_the_simulated_network_gives_a_path_right_to_one_in_ten_thousand(
 def test_a_network_runs_to_the_end(sequence: Path, tmp_path: Path, run_cli: Command) -> None:
     """It sees the same in every image: all frames are where the first one is."""
     path = saved(agreeing_network(), tmp_path / "net.pth")
-    command = ["run", sequence, "--end", "5", "--predictor", "mast3r", "--checkpoint", path]
+    command = ["run", sequence, "--end", "3", "--predictor", "mast3r", "--checkpoint", path]
     options = settings(pointmap__long_side=96)
     result = run_cli(*command, "--out", tmp_path / "out", *options, "-q")
     assert (result.code, result.err) == (0, "")
-    assert result.out.startswith("5 frames, 5 posed, 0 weak, 0 lost, 1 keyframes")
+    assert result.out.startswith("3 frames, 3 posed, 0 weak, 0 lost, 1 keyframes")
 
 
 def test_a_network_that_knows_nothing_loses_every_frame_and_says_so(
     sequence: Path, tmp_path: Path, run_cli: Command
 ) -> None:
     path = saved(random_network(), tmp_path / "net.pth")
-    command = ["run", sequence, "--end", "5", "--predictor", "mast3r", "--checkpoint", path]
+    command = ["run", sequence, "--end", "3", "--predictor", "mast3r", "--checkpoint", path]
     options = settings(pointmap__long_side=96)
     result = run_cli(*command, "--out", tmp_path / "out", *options, "-q")
     assert result.code == 2
     (line,) = result.err.splitlines()
     assert "no map: wanted frames whose points match those of a keyframe" in line
     report = report_of(tmp_path / "out")  # what there is was saved
-    assert report["lost"] == 4
+    assert report["lost"] == 2
     states = [frame["state"] for frame in report["frame_list"]]
-    assert states == [TrackState.TRACKED.value] + 4 * [TrackState.LOST.value]
+    assert states == [TrackState.TRACKED.value] + 2 * [TrackState.LOST.value]
 
 
 @pytest.mark.parametrize(
