@@ -151,7 +151,6 @@ class PointmapBackend(Backend):
         if solution.failure:
             log.warning("pose graph of keyframes %s: %s", numbers, solution.failure)
             return keyframes
-        self.last_cost = solution.cost
         return self._moved(keyframes, {k: solution.T_WC[place[k]] for k in sorted(free)})
 
     def _points(self, keyframe: Keyframe) -> Tensor:

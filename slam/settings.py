@@ -175,12 +175,18 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def represent_text(self, value: str) -> yaml.ScalarNode:
+        """Line breaks that are no newline only survive between double quotes."""
+        style = '"' if any(mark in value for mark in "\x85\u2028\u2029") else None
+        return self.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
 
 _EXPONENT_WITHOUT_POINT = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$|[-+]?[0-9]*\.[0-9]+[eE][0-9]+$")
 for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", _EXPONENT_WITHOUT_POINT, list("-+.0123456789")
     )
+_Dumper.add_representer(str, lambda dumper, value: dumper.represent_text(value))
 _Dumper.add_representer(
     tuple,
     lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, True),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from slam.config import Config, load_config
@@ -169,6 +169,8 @@ inner = st.builds(
 
 
 @given(inner)
+@example(Inner(name="\x85"))
+@example(Inner(name="a\u2028b\u2029"))
 def test_writing_and_reading_gives_the_same_settings(
     tmp_path_factory: pytest.TempPathFactory, values: Inner
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 import torch
@@ -33,6 +34,8 @@ __all__ = [
     "make_pointmap_predictor",
     "make_predictor",
 ]
+
+log = logging.getLogger(__name__)
 
 SIMULATED_PATCH = 4  # px: the simulated network has none; this keeps the shape of pixels
 
@@ -139,4 +142,9 @@ def simulated_views(config: Config, width: int, height: int) -> SimulatedViews:
         )
     kind = RoomDepth if config.simulated.world == "sample" else SourceDepth
     world = kind(source, width, height)
-    return SimulatedViews(SimulatedNetwork(world, config.simulated), world.indices)
+    known = world.indices
+    if len(known) < len(source):
+        log.warning(
+            "%s: blind in %d of %d frames", source.name, len(source) - len(known), len(source)
+        )
+    return SimulatedViews(SimulatedNetwork(world, config.simulated), known)
