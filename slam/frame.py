@@ -51,9 +51,7 @@ class PointmapView:
 
     X: Tensor  # [..., H, W, 3] float32, camera 1, metres up to one scale a pair
     confidence: Tensor  # [..., H, W] float32, of the points; > 1 from a network, 0 = no point
-    descriptor: Tensor | None = (
-        None  # [..., H, W, D] float32 of norm 1; None = the network has none
-    )
+    descriptor: Tensor | None = None  # [..., H, W, D] float32 of norm 1; None = there are none
     descriptor_confidence: Tensor | None = None  # [..., H, W] float32, >= 0; None = all are trusted
 
 
@@ -132,7 +130,7 @@ class PairPrediction:
     forward: Correspondence  # the keyframe's grid pixels in the frame
     backward: Correspondence  # the frame's grid pixels in the keyframe
     flow: PairGuess  # the dense flow behind them: the next pair's guess
-    match_fraction: float  # share of the keyframe's textured grid pixels that kept a weight
+    match_fraction: float  # of the keyframe's textured grid pixels; of its points, by pointmaps
     median_flow: float  # px, over all of the keyframe's grid pixels with a weight
     sharpness: float  # the frame's texture over the keyframe's where they match; < 1 = blurred
     ahead: PointmapMatch | None = None  # keyframe's pixels sought in the frame; None: only flow

@@ -93,7 +93,7 @@ class Frontend:
         if self._on_trial:
             self._early.append(frame)
         if len(self.graph) == 0:
-            return self._start(frame)
+            return replace(self._start(frame), T_WC=None)
         step = self._track(frame)
         lost = step.record.state is TrackState.LOST  # a map that so soon leads nowhere is none
         if self._on_trial and (lost or len(self.graph) >= self.config.start.trial_keyframes):
@@ -104,7 +104,7 @@ class Frontend:
         return replace(step, T_WC=None) if self._on_trial else step
 
     def pose_early(self) -> None:
-        """Tracks those before the start, last first, those within it, and lost ones once more."""
+        """Poses those within the start, those before it, last first, and lost ones once more."""
         if len(self.graph) == 0 and self._trials > 1:
             self._replay()
         if len(self.graph) == 0:

@@ -17,6 +17,9 @@ from slam.predictors.grid import Grid
 
 SURROUNDINGS = (1.5, 4.5, 13.5, 40.0)  # grid steps, deviations of the windows of `extrapolated`
 SUPPORT = 0.02  # share of a window that must be known
+FLATTER = np.diag([0.0, 0.01, 0.01])  # prior on the slopes of its planes, against what is seen
+SINGULAR = 1e-12 * np.eye(3)  # keeps them solvable
+RANGE = 100.0  # its depths are at most so many times nearer or farther than the median
 TINY = 1e-6
 FAR = 0.01  # of the median inverse depth: what is nearer to 0 is as vague as that
 SPARSE = 6  # grid rows and columns between the pixels that tell covisibility
@@ -99,6 +102,8 @@ def extrapolated(grid: Grid, depth: InverseDepth, known: Tensor) -> InverseDepth
     Inverse depth is linear over the image of a plane. Lines are fitted to ever larger surroundings
     until one holds enough (normalised convolution; Knutsson & Westin, CVPR 1993). Information 1
     everywhere: it is a guess of where to look.
+
+    Args: known: [P] bool.
     """
     shape = (grid.rows, grid.columns)
     weight = known.reshape(shape).numpy().astype(np.float64)
@@ -111,13 +116,11 @@ def extrapolated(grid: Grid, depth: InverseDepth, known: Tensor) -> InverseDepth
         A = np.stack([np.stack([mean(weight * a * b) for a in basis], -1) for b in basis], -1)
         right = np.stack([mean(weight * a * value) for a in basis], -1)
         enough = np.isnan(out) & (A[..., 0, 0] > SUPPORT)
-        flat = (radius / grid.columns) ** 2 * A[..., :1, :1] * np.diag([0.0, 0.01, 0.01])
-        slope = np.linalg.solve(
-            A[enough] + flat[enough] + 1e-12 * np.eye(3), right[enough][..., None]
-        )
-        out[enough] = (np.stack(basis, -1)[enough] * slope[..., 0]).sum(-1)
+        ridge = (radius / grid.columns) ** 2 * A[..., :1, :1] * FLATTER + SINGULAR
+        coefficients = np.linalg.solve((A + ridge)[enough], right[enough][..., None])
+        out[enough] = (np.stack(basis, -1)[enough] * coefficients[..., 0]).sum(-1)
     middle = np.median(value[weight > 0]) if weight.any() else 1.0
-    filled = np.clip(np.nan_to_num(out, nan=middle), 0.01 * middle, 100 * middle)
+    filled = np.clip(np.nan_to_num(out, nan=middle), middle / RANGE, middle * RANGE)
     return InverseDepth(
         torch.from_numpy(filled.reshape(-1)).float(), torch.ones_like(depth.information)
     )

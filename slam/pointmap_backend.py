@@ -79,17 +79,27 @@ class PointmapBackend(Backend):
 
     def finish(self) -> None:
         """All edges, then everything moves: depths too where the camera is known."""
+        if not (self._pinhole and self.settings.dense):
+            self._finish_poses()
         if self._pinhole and self.settings.dense:
             super().finish()
-        elif len(self.graph) > 1:
-            self._intrinsics = self.graph.intrinsics
-            keyframes = self.graph.keyframes()
-            with self.timings.measure("final edges"):
-                self._measure(keyframes, self._stale(keyframes, self._all_pairs(keyframes)))
-            self._calibrate(keyframes)
-            with self.timings.measure("final adjustment"):
-                self._adjust_poses(keyframes, set(range(1, len(keyframes))))
-                self.publish()
+
+    def _finish_poses(self) -> None:
+        """The same for poses and scales alone."""
+        if len(self.graph) < 2 or self.hurry.is_set():
+            return
+        self._intrinsics = self.graph.intrinsics
+        keyframes = self.graph.keyframes()
+        with self.timings.measure("final edges"):
+            self._measure(keyframes, self._stale(keyframes, self._all_pairs(keyframes)))
+        self._calibrate(keyframes)
+        with self.timings.measure("final adjustment"):
+            self._adjust_poses(keyframes, set(range(1, len(keyframes))))
+            self.publish()
+
+    def reset(self) -> None:
+        """Pointmaps start no map twice: there is nothing to discard."""
+        raise RuntimeError("wanted a map of pointmaps to go on, got a start discarded")
 
     def _calibrate(self, keyframes: Sequence[Keyframe]) -> None:
         """Takes the focal length from the pointmaps until keyframes agree on it."""

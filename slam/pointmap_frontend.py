@@ -179,13 +179,13 @@ class PointmapFrontend:
         """A frame that has a pose: it feeds the keyframe, or becomes one."""
         self._guess = attempt.pair.flow
         if self._still(number, attempt.pair):
-            now = self.graph.keyframe(number).depth
-            T_kf = _scaled(attempt.T_kf, scale_change(attempt.keyframe.depth, now))
+            keyframe = self.graph.keyframe(number)
+            T_kf = _scaled(attempt.T_kf, scale_change(attempt.keyframe.depth, keyframe.depth))
         else:
             with self.timings.measure("map"):
-                T_kf = self._fuse(number, attempt)
+                keyframe, T_kf = self._fuse(number, attempt)
         if attempt.pair.match_fraction < self.settings.keyframe_overlap:
-            return self._new_keyframe(frame, number, attempt, T_kf, state)
+            return self._new_keyframe(frame, number, keyframe, attempt, T_kf, state)
         return self._publish(frame, number, T_kf, attempt.pair, state)
 
     def _still(self, number: int, pair: PairPrediction) -> bool:
@@ -200,8 +200,11 @@ class PointmapFrontend:
             self._mapped = last
         return still
 
-    def _fuse(self, number: int, attempt: Attempt) -> Tensor:
-        """Feeds the keyframe's pointmap and depths; returns T_kf [8] in its scale as it is now."""
+    def _fuse(self, number: int, attempt: Attempt) -> tuple[Keyframe, Tensor]:
+        """Feeds the keyframe's pointmap and depths; returns it as it is now, T_kf [8] in its scale.
+
+        In real time the backend may have given it another scale since the pose was solved.
+        """
         keyframe, T_kf = attempt.keyframe, attempt.T_kf
         seen, settings = attempt.found.sought, self.settings
         if keyframe.pointmap is None:
@@ -215,19 +218,27 @@ class PointmapFrontend:
             T_fk = se3_inv(sim3_to_se3(T_kf))
             measured = observe(grid, attempt.pair.forward, T_fk, self.graph.intrinsics, mapping)
             depth = fuse(keyframe.depth, measured, mapping)
-        _, scale = self.graph.fused(number, keyframe.depth, depth, pointmap)
-        return _scaled(T_kf, scale)
+        keyframe, scale = self.graph.fused(number, keyframe.depth, depth, pointmap)
+        return keyframe, _scaled(T_kf, scale)
 
     # --- keyframes ----------------------------------------------------------------------------
 
     def _new_keyframe(
-        self, frame: Frame, number: int, attempt: Attempt, T_kf: Tensor, state: TrackState
+        self,
+        frame: Frame,
+        number: int,
+        old: Keyframe,
+        attempt: Attempt,
+        T_kf: Tensor,
+        state: TrackState,
     ) -> Step:
-        """The frame becomes a keyframe, with its own points in the world's scale."""
-        before = self.graph.keyframe(number)
+        """The frame becomes a keyframe, with its own points in the world's scale.
+
+        Args: old: keyframe `number` as it was when T_kf [8] was in its scale.
+        """
         self.before_keyframe()
         now = self.graph.keyframe(number)
-        T_kf = _scaled(T_kf, scale_change(before.depth, now.depth))
+        T_kf = _scaled(T_kf, scale_change(old.depth, now.depth))
         own = attempt.found.searched
         pointmap = start_pointmap(own.X_C * float(T_kf[7]), own.confidence)
         T_WC = se3_mul(now.T_WC, sim3_to_se3(T_kf))

@@ -22,9 +22,13 @@ class SelfCalibration:
         self.given = intrinsics
         self.settings = settings
         self._estimates: dict[int, FocalEstimate] = {}
+        self._seen: dict[int, FusedPointmap] = {}  # what they are of
 
     def observe(self, number: int, pointmap: FusedPointmap) -> None:
         """What a keyframe's pointmap says now, in place of what it said before."""
+        if self._seen.get(number) is pointmap:
+            return
+        self._seen[number] = pointmap
         fx, fy, cx, cy = self.given
         shape = torch.tensor([1.0, fy / fx, 1.0])  # pixels are as wide as they are high then
         seen = pointmap.mean

@@ -9,8 +9,8 @@ import pytest
 import torch
 from pointmap_networks import DUST3R, random_network
 from pointmap_runs import STRIDE, WORLD, configured, image
+from sequences import SAMPLE
 from simulated_room import CAMERA, CountingWorld
-from test_simulated import SAMPLE
 from torch import Tensor
 
 from slam.camera import pixel_grid
@@ -101,7 +101,7 @@ def overlap_of(target: Tensor, weight: Tensor, known: int = 100) -> float:
 
 
 def test_overlap_sees_many_pixels_collapse_onto_few_and_counts_known_ones_only() -> None:
-    target, weight = Grid(48, 48, 1).pixel[:0], torch.ones(100)
+    weight = torch.ones(100)
     target = torch.cartesian_prod(torch.arange(10.0), torch.arange(10.0)).flip(-1)
     assert overlap_of(target, weight) == 1
     weight[:40] = 0

@@ -98,6 +98,11 @@ def test_a_network_that_knows_nothing_loses_every_frame_and_says_so(
         (["--predictor", "mast3r"], "wants weights of MASt3R or DUSt3R, got none; name the file"),
         (["--predictor", "mast3r", "--checkpoint", "gone.pth"], "gone.pth: no such file"),
         (["--predictor", "mast3r", "--checkpoint", __file__], "got a file that is cut off or"),
+        (["--checkpoint", "some.pth"], "checkpoint some.pth wants --predictor mast3r, got flow"),
+        (
+            ["--predictor", "mast3r", "--flow-weights", "raft.pth"],
+            "flow weights raft.pth want --predictor flow, got mast3r",
+        ),
         (["--predictor", "magic"], "predictor: wanted one of flow, mast3r, simulated, got 'magic'"),
     ],
 )

@@ -82,7 +82,17 @@ def make_predictor(width: int, height: int, config: Config) -> Predictor:
     Raises ValueError or FileNotFoundError where it lacks what it needs.
     """
     if config.predictor == "flow":
+        if config.pointmap.checkpoint:
+            raise ValueError(
+                f"checkpoint {config.pointmap.checkpoint} wants --predictor mast3r, got flow; "
+                "name both, or neither"
+            )
         return _flow_predictor(width, height, config.flow)
+    if config.flow.weights:
+        raise ValueError(
+            f"flow weights {config.flow.weights} want --predictor flow, got {config.predictor}; "
+            "leave them out"
+        )
     return make_pointmap_predictor(width, height, config)
 
 

@@ -31,6 +31,7 @@ class Effort(IntEnum):
 
     @property
     def tracks(self) -> bool:
+        """Whether it is of a frame that follows another."""
         return self in (Effort.TRACKING, Effort.FAINT)
 
 
