@@ -1,0 +1,201 @@
+"""Place recognition: which earlier keyframes look like an image, by aggregated match kernels.
+
+ASMK (Tolias, Avrithis & Jegou, IJCV 2016): what an image has in each visual word is summed up and
+kept as bits; two images are as alike as the bits of the words they share. The same for tokens of a
+network and for binary corners; they differ in how the bits are made (`signatures`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from slam.inverted_file import InvertedFile, pack
+from slam.retrieval_settings import RetrievalSettings
+from slam.vocabulary import Vocabulary, sums
+
+Kind = Literal["binary", "real"]
+STAGE = 4  # factor of the number of keyframes between two learnings of the vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A keyframe that looks like an image."""
+
+    number: int  # as it was added
+    score: float  # > 0; 1 = the same descriptors
+
+
+class Retrieval:
+    """Keyframes by what they look like.
+
+    Without a vocabulary it learns one from the keyframes' own descriptors: at the 1st, 4th, 16th,
+    ... keyframe, anew from all of them, up to `learn_until` keyframes; from then on it stays, and
+    their descriptors are let go. Results depend on the order of the keyframes only by that, and
+    never on chance.
+    """
+
+    def __init__(
+        self, kind: Kind, settings: RetrievalSettings, vocabulary: Vocabulary | None = None
+    ) -> None:
+        """Args: kind: of descriptors: "binary" [n, B] uint8, 8 B bits (ORB); "real" [n, D]."""
+        self.kind: Kind = kind
+        self.settings = settings
+        self.vocabulary = vocabulary
+        self._dimensions = None if vocabulary is None else vocabulary.dimensions
+        self._kept: dict[int, np.ndarray] | None = None if vocabulary else {}  # while it learns
+        self._next_stage = 1  # keyframes that are kept when the vocabulary is learnt again
+        self._file: InvertedFile | None = None if vocabulary is None else self._new_file(vocabulary)
+        self._image: dict[int, int] = {}  # number of a keyframe: what the inverted file calls it
+        self._numbers: list[int] = []  # the other way round
+
+    def __len__(self) -> int:
+        return len(self._image) if self._kept is None else len(self._kept)
+
+    def __contains__(self, number: object) -> bool:
+        return number in (self._image if self._kept is None else self._kept)
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the keyframes' entries."""
+        return 0 if self._file is None else self._file.memory
+
+    def add(self, number: int, descriptors: np.ndarray | Tensor) -> None:
+        """A keyframe, which may have no descriptors at all.
+
+        Args: descriptors: [n, B] uint8, or [n, D] real numbers, by `kind`.
+        Raises ValueError for another shape, a NaN, or a number that is taken.
+        """
+        if number in self:
+            raise ValueError(f"number: wanted a new keyframe, got {number} again; remove it first")
+        points = self._checked(descriptors)
+        if self._kept is None:
+            self._index(number, points)
+            return
+        self._kept[number] = points
+        if len(self._kept) >= self._next_stage and any(len(p) for p in self._kept.values()):
+            self._learn()
+        else:
+            self._index(number, points)
+
+    def remove(self, number: int) -> None:
+        """Takes a keyframe out. Raises ValueError where there is none of this number."""
+        if number not in self:
+            raise ValueError(f"number: wanted a keyframe that was added, got {number}")
+        if self._kept is not None:
+            del self._kept[number]
+        if self._file is not None:
+            self._file.remove(self._image.pop(number))
+
+    def query(
+        self,
+        descriptors: np.ndarray | Tensor,
+        *,
+        exclude_after: int | None = None,
+        most: int | None = None,
+    ) -> list[Candidate]:
+        """Keyframes that look like an image, best first; of equals the later one first.
+
+        Args:
+            descriptors: as for `add`.
+            exclude_after: keyframes of larger numbers are left out: too recent to close a loop.
+            most: candidates wanted; None = as the settings say.
+        Raises ValueError for descriptors of another shape.
+        """
+        points = self._checked(descriptors)
+        if self.vocabulary is None or self._file is None or len(points) == 0:
+            return []
+        words, signatures = describe(self.kind, points, self.vocabulary, self.settings.assignments)
+        score = self._file.scores(words, signatures)
+        number = np.array(self._numbers, np.int64)
+        allowed = score >= max(self.settings.minimum_score, np.finfo(np.float64).tiny)
+        if exclude_after is not None:
+            allowed &= number <= exclude_after
+        found = np.flatnonzero(allowed)
+        order = np.lexsort((-number[found], -score[found]))
+        best = found[order][: self.settings.candidates if most is None else most]
+        return [Candidate(int(number[n]), float(score[n])) for n in best]
+
+    def _learn(self) -> None:
+        """A new vocabulary from all keyframes, which are put in words again."""
+        assert self._kept is not None
+        points = np.concatenate(list(self._kept.values()))
+        wanted = min(self.settings.words, max(1, len(points) // self.settings.descriptors_per_word))
+        most = wanted * self.settings.descriptors_per_word
+        sample = points[np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int)]
+        self.vocabulary = Vocabulary.learn(as_vectors(self.kind, sample), wanted)
+        self._file = self._new_file(self.vocabulary)
+        self._image, self._numbers = {}, []
+        for number, kept in self._kept.items():
+            self._index(number, kept)
+        self._next_stage = len(self._kept) * STAGE
+        if len(self._kept) >= self.settings.learn_until:
+            self._kept = None
+
+    def _index(self, number: int, points: np.ndarray) -> None:
+        if self._file is None or self.vocabulary is None:
+            return
+        words, signatures = describe(self.kind, points, self.vocabulary, 1)
+        self._image[number] = self._file.add(words, signatures)
+        self._numbers.append(number)
+
+    def _new_file(self, vocabulary: Vocabulary) -> InvertedFile:
+        settings = self.settings
+        agreement = settings.binary_agreement if self.kind == "binary" else settings.agreement
+        return InvertedFile(
+            vocabulary.dimensions, selectivity(vocabulary.dimensions, settings.exponent, agreement)
+        )
+
+    def _checked(self, descriptors: np.ndarray | Tensor) -> np.ndarray:
+        """Descriptors as they are kept: uint8, or float32."""
+        points = np.asarray(descriptors)
+        wanted = "[n, bytes] uint8" if self.kind == "binary" else "[n, channels] real numbers"
+        right = points.dtype == np.uint8 if self.kind == "binary" else points.dtype.kind == "f"
+        if points.ndim != 2 or points.shape[1] == 0 or not right:
+            got = f"{list(points.shape)} {points.dtype}"
+            raise ValueError(f"descriptors: wanted {wanted}, got {got}")
+        dimensions = points.shape[1] * (8 if self.kind == "binary" else 1)
+        if self._dimensions not in (None, dimensions):
+            raise ValueError(
+                f"descriptors: wanted {self._dimensions} {self.kind} dimensions like the others "
+                f"or the codebook, got {dimensions}"
+            )
+        if not right or not np.isfinite(points).all():
+            raise ValueError("descriptors: wanted finite numbers, got NaN or infinity")
+        self._dimensions = dimensions
+        return points if self.kind == "binary" else points.astype(np.float32)
+
+
+def describe(
+    kind: Kind, points: np.ndarray, vocabulary: Vocabulary, assignments: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image's words [W] int64, ascending, and its signature [W, S] uint64 in each of them.
+
+    Real descriptors: the signs of their summed residuals from the word's centre. Binary ones: what
+    most of their bits say. Theirs would be -1 or 1 less a mean, the same signs but for the mean;
+    selectivity is left to the limit on the bits that differ.
+    """
+    vectors = as_vectors(kind, points)
+    assigned = vocabulary.assign(vectors, assignments)
+    row, place = np.nonzero(assigned >= 0)
+    word = assigned[row, place]
+    words, group = np.unique(word, return_inverse=True)
+    part = vectors[row] if kind == "binary" else vectors[row] - vocabulary.words[word]
+    return words, pack(sums(part, group, len(words)) >= 0)
+
+
+def as_vectors(kind: Kind, points: np.ndarray) -> np.ndarray:
+    """Descriptors [n, D] float32; bits become -1 and 1."""
+    return np.unpackbits(points, axis=1).astype(np.float32) * 2 - 1 if kind == "binary" else points
+
+
+def selectivity(bits: int, exponent: float, agreement: float) -> np.ndarray:
+    """What a shared word counts, [bits + 1] float64, by the bits that differ: u^exponent.
+
+    u = 1 - 2 differing / bits; nothing where it is not above `agreement`.
+    """
+    u = 1 - 2 * np.arange(bits + 1) / bits
+    return np.where(u > agreement, np.maximum(u, 0) ** exponent, 0.0)
