@@ -2,40 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
+
+from slam.descriptor_space import hamming
 
 CHUNK = 1 << 17  # entries compared at once: their bits stay in the cache
 SPARE = 4  # a list that is full grows by a quarter, by this many entries at least
 SHARE_DEAD = 0.25  # of the images, removed, at which their entries are swept out
-
-_BITS_OF = np.array([n.bit_count() for n in range(1 << 16)], np.uint8)
-
-
-def pack(bits: np.ndarray) -> np.ndarray:
-    """Signatures [N, S] uint64 of [N, D] bool; what fills the last number up is zero."""
-    missing = -bits.shape[1] % 64
-    padded = np.pad(bits, ((0, 0), (0, missing)))
-    return np.packbits(padded, axis=1).view(np.uint64)
-
-
-def count_bits_by_table(values: np.ndarray) -> np.ndarray:
-    """Set bits of [N] uint64, for a numpy that cannot count them (before 2.0)."""
-    return _BITS_OF[values.view(np.uint16).reshape(len(values), 4)].sum(1, dtype=np.uint8)
-
-
-count_bits: Callable[[np.ndarray], np.ndarray] = getattr(
-    np, "bitwise_count", count_bits_by_table
-)  # of [N] uint64
-
-
-def hamming(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Bits [N] uint16 in which signatures [N, S] uint64 differ."""
-    differing = np.zeros(len(first), np.uint16)
-    for column in range(first.shape[1]):
-        differing += count_bits(first[:, column] ^ second[:, column])
-    return differing
 
 
 class _Posting:

@@ -2,22 +2,21 @@
 
 ASMK (Tolias, Avrithis & Jegou, IJCV 2016): what an image has in each visual word is summed up and
 kept as bits; two images are as alike as the bits of the words they share. The same for tokens of a
-network and for binary corners; they differ in how the bits are made (`signatures`).
+network and for binary corners; `descriptor_space` has what differs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
-from slam.inverted_file import InvertedFile, pack
+from slam.descriptor_space import Binary, Space
+from slam.inverted_file import InvertedFile
 from slam.retrieval_settings import RetrievalSettings
-from slam.vocabulary import Vocabulary, sums
+from slam.vocabulary import Vocabulary
 
-Kind = Literal["binary", "real"]
 STAGE = 4  # factor of the number of keyframes between two learnings of the vocabulary
 
 
@@ -39,16 +38,24 @@ class Retrieval:
     """
 
     def __init__(
-        self, kind: Kind, settings: RetrievalSettings, vocabulary: Vocabulary | None = None
+        self, space: Space, settings: RetrievalSettings, vocabulary: Vocabulary | None = None
     ) -> None:
-        """Args: kind: of descriptors: "binary" [n, B] uint8, 8 B bits (ORB); "real" [n, D]."""
-        self.kind: Kind = kind
+        """Args: space: of the descriptors; vocabulary: one of the same space; None = it learns."""
+        if vocabulary is not None and vocabulary.space != space:
+            raise ValueError(
+                f"vocabulary: wanted words for {space}, got words for {vocabulary.space}; take the "
+                "codebook that belongs to the network"
+            )
+        self.space = space
         self.settings = settings
         self.vocabulary = vocabulary
-        self._dimensions = None if vocabulary is None else vocabulary.dimensions
         self._kept: dict[int, np.ndarray] | None = None if vocabulary else {}  # while it learns
         self._next_stage = 1  # keyframes that are kept when the vocabulary is learnt again
-        self._file: InvertedFile | None = None if vocabulary is None else self._new_file(vocabulary)
+        binary = isinstance(space, Binary)
+        self._assignments = settings.binary_assignments if binary else settings.assignments
+        agreement = settings.binary_agreement if binary else settings.agreement
+        self._similarity = selectivity(space.bits, settings.exponent, agreement)
+        self._file = InvertedFile(space.bits, self._similarity)
         self._image: dict[int, int] = {}  # number of a keyframe: what the inverted file calls it
         self._numbers: list[int] = []  # the other way round
 
@@ -61,17 +68,17 @@ class Retrieval:
     @property
     def memory(self) -> int:
         """Bytes of the keyframes' entries."""
-        return 0 if self._file is None else self._file.memory
+        return self._file.memory
 
     def add(self, number: int, descriptors: np.ndarray | Tensor) -> None:
         """A keyframe, which may have no descriptors at all.
 
-        Args: descriptors: [n, B] uint8, or [n, D] real numbers, by `kind`.
+        Args: descriptors: [n, ...] as the space wants them.
         Raises ValueError for another shape, a NaN, or a number that is taken.
         """
         if number in self:
             raise ValueError(f"number: wanted a new keyframe, got {number} again; remove it first")
-        points = self._checked(descriptors)
+        points = self.space.check(descriptors)
         if self._kept is None:
             self._index(number, points)
             return
@@ -87,7 +94,7 @@ class Retrieval:
             raise ValueError(f"number: wanted a keyframe that was added, got {number}")
         if self._kept is not None:
             del self._kept[number]
-        if self._file is not None:
+        if number in self._image:
             self._file.remove(self._image.pop(number))
 
     def query(
@@ -105,10 +112,10 @@ class Retrieval:
             most: candidates wanted; None = as the settings say.
         Raises ValueError for descriptors of another shape.
         """
-        points = self._checked(descriptors)
-        if self.vocabulary is None or self._file is None or len(points) == 0:
+        points = self.space.check(descriptors)
+        if self.vocabulary is None or len(points) == 0:
             return []
-        words, signatures = describe(self.kind, points, self.vocabulary, self.settings.assignments)
+        words, signatures = self.vocabulary.describe(points, self._assignments)
         score = self._file.scores(words, signatures)
         number = np.array(self._numbers, np.int64)
         allowed = score >= max(self.settings.minimum_score, np.finfo(np.float64).tiny)
@@ -126,8 +133,8 @@ class Retrieval:
         wanted = min(self.settings.words, max(1, len(points) // self.settings.descriptors_per_word))
         most = wanted * self.settings.descriptors_per_word
         sample = points[np.linspace(0, len(points) - 1, min(most, len(points))).round().astype(int)]
-        self.vocabulary = Vocabulary.learn(as_vectors(self.kind, sample), wanted)
-        self._file = self._new_file(self.vocabulary)
+        self.vocabulary = Vocabulary.learn(self.space, sample, wanted)
+        self._file = InvertedFile(self.space.bits, self._similarity)
         self._image, self._numbers = {}, []
         for number, kept in self._kept.items():
             self._index(number, kept)
@@ -136,60 +143,11 @@ class Retrieval:
             self._kept = None
 
     def _index(self, number: int, points: np.ndarray) -> None:
-        if self._file is None or self.vocabulary is None:
+        if self.vocabulary is None:
             return
-        words, signatures = describe(self.kind, points, self.vocabulary, 1)
+        words, signatures = self.vocabulary.describe(points, 1)
         self._image[number] = self._file.add(words, signatures)
         self._numbers.append(number)
-
-    def _new_file(self, vocabulary: Vocabulary) -> InvertedFile:
-        settings = self.settings
-        agreement = settings.binary_agreement if self.kind == "binary" else settings.agreement
-        return InvertedFile(
-            vocabulary.dimensions, selectivity(vocabulary.dimensions, settings.exponent, agreement)
-        )
-
-    def _checked(self, descriptors: np.ndarray | Tensor) -> np.ndarray:
-        """Descriptors as they are kept: uint8, or float32."""
-        points = np.asarray(descriptors)
-        wanted = "[n, bytes] uint8" if self.kind == "binary" else "[n, channels] real numbers"
-        right = points.dtype == np.uint8 if self.kind == "binary" else points.dtype.kind == "f"
-        if points.ndim != 2 or points.shape[1] == 0 or not right:
-            got = f"{list(points.shape)} {points.dtype}"
-            raise ValueError(f"descriptors: wanted {wanted}, got {got}")
-        dimensions = points.shape[1] * (8 if self.kind == "binary" else 1)
-        if self._dimensions not in (None, dimensions):
-            raise ValueError(
-                f"descriptors: wanted {self._dimensions} {self.kind} dimensions like the others "
-                f"or the codebook, got {dimensions}"
-            )
-        if not right or not np.isfinite(points).all():
-            raise ValueError("descriptors: wanted finite numbers, got NaN or infinity")
-        self._dimensions = dimensions
-        return points if self.kind == "binary" else points.astype(np.float32)
-
-
-def describe(
-    kind: Kind, points: np.ndarray, vocabulary: Vocabulary, assignments: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """An image's words [W] int64, ascending, and its signature [W, S] uint64 in each of them.
-
-    Real descriptors: the signs of their summed residuals from the word's centre. Binary ones: what
-    most of their bits say. Theirs would be -1 or 1 less a mean, the same signs but for the mean;
-    selectivity is left to the limit on the bits that differ.
-    """
-    vectors = as_vectors(kind, points)
-    assigned = vocabulary.assign(vectors, assignments)
-    row, place = np.nonzero(assigned >= 0)
-    word = assigned[row, place]
-    words, group = np.unique(word, return_inverse=True)
-    part = vectors[row] if kind == "binary" else vectors[row] - vocabulary.words[word]
-    return words, pack(sums(part, group, len(words)) >= 0)
-
-
-def as_vectors(kind: Kind, points: np.ndarray) -> np.ndarray:
-    """Descriptors [n, D] float32; bits become -1 and 1."""
-    return np.unpackbits(points, axis=1).astype(np.float32) * 2 - 1 if kind == "binary" else points
 
 
 def selectivity(bits: int, exponent: float, agreement: float) -> np.ndarray:

@@ -18,13 +18,16 @@ class RetrievalSettings(Section):
     exclude: int = setting(
         5, unit="keyframes", help="most recent ones that close no loop", minimum=0
     )
-    assignments: int = setting(5, help="words of a descriptor that is looked for", minimum=1)
+    assignments: int = setting(5, help="words of a real descriptor looked for", minimum=1)
+    binary_assignments: int = setting(1, help="words of a binary one looked for", minimum=1)
     exponent: float = setting(3.0, help="of the similarity in a word: selectivity", minimum=0.0)
     agreement: float = setting(
         0.0, help="similarity in a word that counts, of real descriptors", minimum=0.0, maximum=0.99
     )
     binary_agreement: float = setting(
-        0.5, help="the same of binary ones; 0.5 = a quarter of the bits differ", minimum=0.0,
+        0.5,
+        help="the same of binary ones; 0.5 = a quarter of the bits differ",
+        minimum=0.0,
         maximum=0.99,
     )
     words: int = setting(16384, help="of a vocabulary that is learnt, at most", minimum=1)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.sparse import csr_array
+
+from slam.descriptor_space import Real, Space
 
 ROUNDS = 5  # of k-means: enough for cells, which need not be optimal
 PROBES = 4  # coarse cells whose words are compared with a descriptor
-BLOCK = 8192  # descriptors whose distances are held at once
+BLOCK = 1 << 20  # distances that are held at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,108 +23,98 @@ class Vocabulary:
     """Centres of the words, grouped in coarse cells so that few have to be compared.
 
     A descriptor is compared with the words of the PROBES nearest cells alone. With one cell the
-    search is exhaustive. A binary descriptor is a vector of -1 and 1.
+    search is exhaustive. Points and centres are as the space has them.
     """
 
-    cells: np.ndarray  # [C, D] float32, centres
-    words: np.ndarray  # [K, D] float32, centres, those of a cell one after the other
+    space: Space
+    cells: np.ndarray  # [C, ...] centres
+    words: np.ndarray  # [K, ...] centres, those of a cell one after the other
     first: np.ndarray  # [C + 1] int64: cell c has the words first[c] to first[c + 1]
 
     @classmethod
-    def learn(cls, descriptors: np.ndarray, words: int) -> Vocabulary:
-        """Two levels of k-means, started from evenly spaced descriptors: no chance is involved.
+    def learn(cls, space: Space, points: np.ndarray, words: int) -> Vocabulary:
+        """Two levels of k-means, started from evenly spaced points: no chance is involved.
 
         Args:
-            descriptors: [N, D] float32, N >= 1.
-            words: wanted; there are fewer where descriptors coincide.
+            points: [N, ...], N >= 1.
+            words: wanted; there are fewer where points coincide.
         """
-        cells = k_means(descriptors, max(1, round(words**0.5)))
-        cell = _nearest(descriptors, cells, 1)[0][:, 0]
-        members = [descriptors[cell == c] for c in range(len(cells))]
-        shares = [max(1, round(words * len(m) / len(descriptors))) for m in members]
-        parts = [
-            k_means(m, share) if len(m) else cells[c : c + 1]
-            for c, (m, share) in enumerate(zip(members, shares, strict=True))
-        ]
+        cells = k_means(space, points, max(1, round(words**0.5)))
+        cell = _nearest(space, points, cells, 1)[0][:, 0]
+        used, cell = np.unique(cell, return_inverse=True)
+        members = [points[cell == c] for c in range(len(used))]
+        shares = [max(1, round(words * len(member) / len(points))) for member in members]
+        parts = [k_means(space, *both) for both in zip(members, shares, strict=True)]
         first = np.cumsum([0, *(len(part) for part in parts)])
-        return cls(cells, np.concatenate(parts), first)
+        return cls(space, cells[used], np.concatenate(parts), first)
 
     @classmethod
     def exhaustive(cls, centres: np.ndarray) -> Vocabulary:
-        """Words [K, D] that are all compared."""
+        """Words [K, D], real numbers, that are all compared."""
         words = np.ascontiguousarray(centres, np.float32)
-        return cls(words.mean(0, keepdims=True), words, np.array([0, len(words)]))
+        space = Real(words.shape[1])
+        return cls(space, words.mean(0, keepdims=True), words, np.array([0, len(words)]))
 
     def __len__(self) -> int:
         return len(self.words)
 
-    @property
-    def dimensions(self) -> int:
-        """Of a descriptor."""
-        return self.words.shape[1]
-
-    def assign(self, descriptors: np.ndarray, count: int) -> np.ndarray:
-        """The nearest words of each descriptor.
-
-        Args: descriptors: [N, D] float32; count: words wanted of each.
-        Returns [N, count] int64, nearest first; -1 where there are fewer words.
-        """
-        blocks = [descriptors[n : n + BLOCK] for n in range(0, len(descriptors), BLOCK)]
-        found = [self._assign(block, count) for block in blocks]
-        return np.concatenate([np.empty((0, count), np.int64), *found])
-
-    def _assign(self, descriptors: np.ndarray, count: int) -> np.ndarray:
+    def assign(self, points: np.ndarray, count: int) -> np.ndarray:
+        """The nearest words of each point, [N, count] int64, nearest first; -1 = no more words."""
         probes = min(PROBES, len(self.cells))
-        probed, _ = _nearest(descriptors, self.cells, probes)
-        word = np.full((len(descriptors), probes, count), -1)
-        distance = np.full(word.shape, np.inf, np.float32)
+        probed, _ = _nearest(self.space, points, self.cells, probes)
+        word = np.full((len(points), probes, count), -1)
+        distance = np.full(word.shape, np.inf)
         for cell, places in _groups(probed.ravel()):
             row, probe = np.divmod(places, probes)
             start, stop = self.first[cell], self.first[cell + 1]
-            nearest, far = _nearest(descriptors[row], self.words[start:stop], count)
+            nearest, far = _nearest(self.space, points[row], self.words[start:stop], count)
             word[row, probe, : nearest.shape[1]] = nearest + start
             distance[row, probe, : nearest.shape[1]] = far
         order = np.argsort(distance.reshape(len(word), -1), axis=1, kind="stable")[:, :count]
         return np.take_along_axis(word.reshape(len(word), -1), order, axis=1)
 
+    def describe(self, points: np.ndarray, assignments: int) -> tuple[np.ndarray, np.ndarray]:
+        """An image's words [W] int64, ascending, and its signatures [W, S] uint64 in them."""
+        assigned = self.assign(points, assignments)
+        row, place = np.nonzero(assigned >= 0)
+        word = assigned[row, place]
+        words, group = np.unique(word, return_inverse=True)
+        return words, self.space.signatures(points[row], self.words[word], group, len(words))
 
-def k_means(points: np.ndarray, count: int) -> np.ndarray:
-    """Centres [K, D] float32 of points [N, D], N >= 1; K <= count: empty clusters are dropped."""
+
+def k_means(space: Space, points: np.ndarray, count: int) -> np.ndarray:
+    """Centres [K, ...] of points [N, ...], N >= 1; K <= count: empty clusters are dropped."""
     places = np.linspace(0, len(points) - 1, min(count, len(points))).round().astype(int)
     centres = points[np.unique(places)]
     for _ in range(ROUNDS):
-        nearest = [
-            _nearest(points[n : n + BLOCK], centres, 1)[0][:, 0]
-            for n in range(0, len(points), BLOCK)
-        ]
-        used, cluster = np.unique(np.concatenate(nearest), return_inverse=True)
-        centres = sums(points, cluster, len(used)) / np.bincount(cluster)[:, None]
-        centres = centres.astype(np.float32)
+        nearest = _nearest(space, points, centres, 1)[0][:, 0]
+        used, cluster = np.unique(nearest, return_inverse=True)
+        centres = space.means(points, cluster, len(used))
     return centres
 
 
-def sums(rows: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """Sums [groups, D] of the rows [N, D] that belong to each group."""
-    one = np.ones(len(rows), rows.dtype)
-    return csr_array((one, (group, np.arange(len(rows)))), shape=(groups, len(rows))) @ rows
+def _nearest(
+    space: Space, points: np.ndarray, centres: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices [N, min(count, K)] of the nearest centres, nearest first, and their distances."""
+    rows = max(1, BLOCK // len(centres))
+    width = min(count, len(centres))
+    index, value = np.empty((len(points), width), np.int64), np.empty((len(points), width))
+    for start in range(0, len(points), rows):
+        block = slice(start, start + rows)
+        distance = space.distances(points[block], centres)
+        index[block] = _smallest(distance, width)
+        value[block] = np.take_along_axis(distance, index[block], axis=1)
+    return index, value
 
 
-def _nearest(points: np.ndarray, centres: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Indices [N, count] of the nearest centres, nearest first, and by what they were ranked.
-
-    That is the squared distance less |point|^2, which ranks the centres of one point all the same.
-    """
-    distance = (centres**2).sum(1) - 2 * (points @ centres.T)
+def _smallest(distance: np.ndarray, count: int) -> np.ndarray:
+    """Columns [N, count] of the smallest in each row, ascending; of equals the first column."""
     if count == 1:
-        index = distance.argmin(1)[:, None]
-        return index, np.take_along_axis(distance, index, axis=1)
-    if count < len(centres):
-        index = np.sort(np.argpartition(distance, count - 1, axis=1)[:, :count], axis=1)
-    else:
-        index = np.broadcast_to(np.arange(len(centres)), distance.shape)
-    value = np.take_along_axis(distance, index, axis=1)
-    order = np.argsort(value, axis=1, kind="stable")
-    return np.take_along_axis(index, order, axis=1), np.take_along_axis(value, order, axis=1)
+        return distance.argmin(1)[:, None]
+    limit = np.partition(distance, count - 1, axis=1)[:, count - 1 : count]
+    rank = np.where(distance <= limit, distance, np.inf)
+    return np.argsort(rank, axis=1, kind="stable")[:, :count]
 
 
 def _groups(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

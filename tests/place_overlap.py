@@ -7,7 +7,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 import yaml
 
 from slam.config import Config
@@ -139,7 +138,14 @@ class _Rectified:
             for path, maps in zip((left, right), self.maps, strict=True)
         ]
         matcher = cv2.StereoSGBM.create(
-            0, 48, 5, P1=200, P2=800, disp12MaxDiff=1, uniquenessRatio=10, speckleWindowSize=50,
+            0,
+            48,
+            5,
+            P1=200,
+            P2=800,
+            disp12MaxDiff=1,
+            uniquenessRatio=10,
+            speckleWindowSize=50,
             speckleRange=2,
         )
         disparity = matcher.compute(*images)[COARSE // 2 :: COARSE, COARSE // 2 :: COARSE] / 16.0
