@@ -31,7 +31,7 @@ class RetrievalSettings(Section):
         maximum=0.99,
     )
     words: int = setting(16384, help="of a vocabulary that is learnt, at most", minimum=1)
-    descriptors_per_word: int = setting(8, help="that it is learnt from, at least", minimum=1)
+    descriptors_per_word: int = setting(4, help="that it is learnt from, at least", minimum=1)
     learn_until: int = setting(
         256, unit="keyframes", help="after which the vocabulary stays as it is", minimum=1
     )

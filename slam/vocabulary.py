@@ -59,7 +59,10 @@ class Vocabulary:
         return len(self.words)
 
     def assign(self, points: np.ndarray, count: int) -> np.ndarray:
-        """The nearest words of each point, [N, count] int64, nearest first; -1 = no more words."""
+        """The nearest words of each point, nearest first; of equals the one of smaller number.
+
+        Returns [N, count] int64; -1 where there are no more words.
+        """
         probes = min(PROBES, len(self.cells))
         probed, _ = _nearest(self.space, points, self.cells, probes)
         word = np.full((len(points), probes, count), -1)
@@ -70,8 +73,9 @@ class Vocabulary:
             nearest, far = _nearest(self.space, points[row], self.words[start:stop], count)
             word[row, probe, : nearest.shape[1]] = nearest + start
             distance[row, probe, : nearest.shape[1]] = far
-        order = np.argsort(distance.reshape(len(word), -1), axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(word.reshape(len(word), -1), order, axis=1)
+        word, distance = word.reshape(len(word), -1), distance.reshape(len(word), -1)
+        order = np.lexsort((word, distance), axis=1)[:, :count]
+        return np.take_along_axis(word, order, axis=1)
 
     def describe(self, points: np.ndarray, assignments: int) -> tuple[np.ndarray, np.ndarray]:
         """An image's words [W] int64, ascending, and its signatures [W, S] uint64 in them."""
