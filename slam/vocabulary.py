@@ -125,7 +125,8 @@ def _groups(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Every value that occurs in [N] integers, and the places where it does."""
     order = np.argsort(values, kind="stable")
     found, start = np.unique(values[order], return_index=True)
-    yield from zip(found.tolist(), np.split(order, start[1:]), strict=True)
+    for value, first, stop in zip(found.tolist(), start, [*start[1:], len(order)], strict=True):
+        yield value, order[first:stop]
 
 
 # --- files ---------------------------------------------------------------------------------------
