@@ -125,7 +125,8 @@ def _groups(values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Every value that occurs in [N] integers, and the places where it does."""
     order = np.argsort(values, kind="stable")
     found, start = np.unique(values[order], return_index=True)
-    for value, first, stop in zip(found.tolist(), start, [*start[1:], len(order)], strict=True):
+    stops = np.append(start, len(order))[1:]
+    for value, first, stop in zip(found.tolist(), start, stops, strict=True):
         yield value, order[first:stop]
 
 
@@ -169,10 +170,29 @@ class _ArraysOnly(pickle.Unpickler):
     """Containers, numbers, texts and numpy arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What the pickle may call."""
+        """What the pickle may call, by whichever numpy it was written."""
         home = module.replace("numpy.core", "numpy._core")
-        if (home, name) == ("numpy._core.multiarray", "_reconstruct"):
-            return np.ndarray.__reduce__(np.empty(0))[0]
-        if (home, name) in (("numpy", "ndarray"), ("numpy", "dtype")):
-            return getattr(np, name)
-        raise pickle.UnpicklingError(f"a pickle that would run {module}.{name}; nothing was run")
+        allowed = {
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("numpy._core.multiarray", "_reconstruct"): np.ndarray.__reduce__(np.empty(0))[0],
+            ("numpy._core.numeric", "_frombuffer"): _array_of_bytes,
+            ("_codecs", "encode"): _latin_bytes,
+        }
+        if (home, name) not in allowed:
+            raise pickle.UnpicklingError(
+                f"a pickle that would run {module}.{name}; nothing was run"
+            )
+        return allowed[home, name]
+
+
+def _array_of_bytes(values: Any, dtype: np.dtype, shape: tuple, order: Any) -> np.ndarray:
+    """What protocol 5 makes arrays with."""
+    return np.frombuffer(values, dtype).reshape(shape, order=order)
+
+
+def _latin_bytes(text: str, encoding: str) -> bytes:
+    """What protocol 2 makes bytes with."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes encoded as {encoding:.20}")
+    return text.encode("latin1")

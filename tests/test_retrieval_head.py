@@ -122,7 +122,7 @@ def test_a_residual_needs_as_many_channels_as_there_were(tmp_path: Path) -> None
     )
     with pytest.raises(ValueError, match="that fit with a residual, got 24 -> 24, 24 -> 20"):
         load_retrieval_head(write(tmp_path / "b.pth", tensors, residual=True))
-    with pytest.raises(ValueError, match="wanted args.residual true or false, got 'yes'"):
+    with pytest.raises(ValueError, match=r"wanted args\.residual true or false, got 'yes'"):
         load_retrieval_head(write(tmp_path / "c.pth", tensors, residual="yes"))
 
 
@@ -130,7 +130,7 @@ def test_other_files_are_no_heads(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such file; wanted the weights of a retrieval"):
         load_retrieval_head(tmp_path / "none.pth")
     other = write(tmp_path / "other.pth", {"enc_norm.weight": torch.ones(3)})
-    with pytest.raises(ValueError, match="got 1 others, the first enc_norm.weight"):
+    with pytest.raises(ValueError, match=r"got 1 others, the first enc_norm\.weight"):
         load_retrieval_head(other)
 
 
