@@ -73,7 +73,7 @@ class Vocabulary:
             nearest, far = _nearest(self.space, points[row], self.words[start:stop], count)
             word[row, probe, : nearest.shape[1]] = nearest + start
             distance[row, probe, : nearest.shape[1]] = far
-        word, distance = word.reshape(len(word), -1), distance.reshape(len(word), -1)
+        word, distance = (a.reshape(len(a), probes * count) for a in (word, distance))
         order = np.lexsort((word, distance), axis=1)[:, :count]
         return np.take_along_axis(word, order, axis=1)
 
