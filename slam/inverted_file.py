@@ -44,7 +44,9 @@ class InvertedFile:
     """Images as sets of words; how alike two are, by the signatures in the words they share.
 
     Entries are appended, at a cost that does not depend on how many there are. A search reads the
-    lists of its words alone. Images are numbered as they are added, from 0.
+    lists of its words alone. Images are numbered as they are added, from 0. An entry takes 4 bytes
+    and the signature's, with spare room about a tenth more: 23 kB for an image of 570 words of 256
+    bits.
     """
 
     def __init__(self, bits: int, similarity: np.ndarray) -> None:

@@ -32,9 +32,9 @@ class Retrieval:
     """Keyframes by what they look like.
 
     Without a vocabulary it learns one from the keyframes' own descriptors: at the 1st, 4th, 16th,
-    ... keyframe, anew from all of them, up to `learn_until` keyframes; from then on it stays, and
-    their descriptors are let go. Results depend on the order of the keyframes only by that, and
-    never on chance.
+    ... keyframe, anew from all of them, the last time at `learn_until` keyframes (some seconds for
+    600 corners of 256); from then on it stays, and their descriptors are let go. Results depend on
+    the order of the keyframes only by that, and never on chance. For one thread at a time.
     """
 
     def __init__(
@@ -67,8 +67,8 @@ class Retrieval:
 
     @property
     def memory(self) -> int:
-        """Bytes of the keyframes' entries."""
-        return self._file.memory
+        """Bytes of the keyframes' entries, and of their descriptors while it learns."""
+        return self._file.memory + sum(points.nbytes for points in (self._kept or {}).values())
 
     def add(self, number: int, descriptors: np.ndarray | Tensor) -> None:
         """A keyframe, which may have no descriptors at all.
@@ -138,8 +138,9 @@ class Retrieval:
         self._image, self._numbers = {}, []
         for number, kept in self._kept.items():
             self._index(number, kept)
-        self._next_stage = len(self._kept) * STAGE
-        if len(self._kept) >= self.settings.learn_until:
+        count, last = len(self._kept), self.settings.learn_until
+        self._next_stage = min(count * STAGE, last)
+        if count >= last:
             self._kept = None
 
     def _index(self, number: int, points: np.ndarray) -> None:

@@ -230,6 +230,19 @@ def test_the_vocabulary_grows_and_then_stays() -> None:
     assert len(made) == 19 and 0 not in numbers(made.query(images[0], most=20))
 
 
+def test_learning_ends_when_the_settings_say_and_lets_descriptors_go() -> None:
+    images = corners(12)
+    made = Retrieval(Binary(), RetrievalSettings(learn_until=6))
+    learnt, memory = [], []
+    for number, image in enumerate(images):
+        before = made.vocabulary
+        made.add(number, image)
+        learnt += [number] if made.vocabulary is not before else []
+        memory.append(made.memory)
+    assert learnt == [0, 3, 5]  # the 1st, the 4th, and the last
+    assert memory[5] < memory[4]
+
+
 def test_images_without_descriptors_are_kept_and_never_found() -> None:
     made, none = Retrieval(Binary(), SAME), np.empty((0, 32), np.uint8)
     assert made.query(none) == [] and made.query(corners(1)[0]) == []
