@@ -8,7 +8,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ class Weights:
 
     tensors: dict[str, Tensor]  # by name, on the CPU
     model: str  # the constructor call that the file spells; empty: it does not
+    arguments: dict[str, Any] = field(default_factory=dict)  # of the training, where it has them
 
 
 def load_weights(network: nn.Module, path: Path, *, prefix: str, name: str) -> None:
@@ -88,8 +89,9 @@ def read_weights(path: Path, name: str) -> Weights:
     if not isinstance(named, dict) or not all(isinstance(v, Tensor) for v in named.values()):
         raise ValueError(f"{path}: wanted tensors by name, the weights of {name}, got other things")
     arguments = content.get("args") if named is not content else None
-    model = getattr(arguments, "model", "")
-    return Weights(named, model if isinstance(model, str) else "")
+    said = vars(arguments) if isinstance(arguments, argparse.Namespace) else {}
+    model = said.get("model", "")
+    return Weights(named, model if isinstance(model, str) else "", said)
 
 
 # --- pickles -------------------------------------------------------------------------------------

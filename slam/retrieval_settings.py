@@ -1,0 +1,37 @@
+"""Settings of place recognition, with units; config.py may put them beside the others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from slam.settings import Section, setting
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalSettings(Section):
+    """Which earlier keyframes look like an image."""
+
+    candidates: int = setting(3, unit="keyframes", help="that a search gives at most", minimum=1)
+    minimum_score: float = setting(
+        5e-3, help="of a candidate; an image has 1 with itself", minimum=0.0, maximum=1.0
+    )
+    exclude: int = setting(
+        5, unit="keyframes", help="most recent ones that close no loop", minimum=0
+    )
+    assignments: int = setting(5, help="words of a real descriptor looked for", minimum=1)
+    binary_assignments: int = setting(1, help="words of a binary one looked for", minimum=1)
+    exponent: float = setting(3.0, help="of the similarity in a word: selectivity", minimum=0.0)
+    agreement: float = setting(
+        0.0, help="similarity in a word that counts, of real descriptors", minimum=0.0, maximum=0.99
+    )
+    binary_agreement: float = setting(
+        0.5,
+        help="the same of binary ones; 0.5 = a quarter of the bits differ",
+        minimum=0.0,
+        maximum=0.99,
+    )
+    words: int = setting(16384, help="of a vocabulary that is learnt, at most", minimum=1)
+    descriptors_per_word: int = setting(4, help="that it is learnt from, at least", minimum=1)
+    learn_until: int = setting(
+        256, unit="keyframes", help="after which the vocabulary stays as it is", minimum=1
+    )
