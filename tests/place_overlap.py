@@ -42,7 +42,7 @@ def sample_places(stride: int) -> Places:
 def describe(source: Source) -> list[np.ndarray]:
     """ORB descriptors of every image, as the system computes them."""
     config = Config()
-    predictor = make_predictor(source.camera.width, source.camera.height, config.flow)
+    predictor = make_predictor(source.camera.width, source.camera.height, config)
     features = (predictor.encode(image) for image in source.images())
     return [orb(f, config.relocalization.features).descriptor for f in features]
 
