@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -30,6 +31,7 @@ from slam.kernels import dense_ba_step
 from slam.run import playing
 from slam.sources import open_source
 from slam.sources.looped import LoopedSource
+from slam.sources.realtime import RealTime
 from slam.timing import KEPT, Timings
 from slam.trajectory import Trajectory
 
@@ -247,14 +249,26 @@ def test_speed_of_a_looped_source(run_cli: Command, tmp_path: Path) -> None:
 
 def test_images_are_played_without_walking_through_what_is_loaded(tmp_path: Path) -> None:
     """By `slam run` and `slam bench speed` alike; the thread that decodes ends with them."""
-    source, before = open_source(cut_sample(tmp_path / "cut", range(9))), threading.active_count()
+    source, before = open_source(cut_sample(tmp_path / "cut", range(9))), set(threading.enumerate())
     gc.unfreeze()
     for playable in (source, LoopedSource(source, 2)):
         with playing(playable, None) as (images, bar):
             assert gc.get_freeze_count() > 0 and bar.total == len(playable)
-            assert next(images).index == 0 and threading.active_count() > before
-        assert threading.active_count() == before
+            assert next(images).index == 0 and set(threading.enumerate()) - before
+        assert not set(threading.enumerate()) - before
         gc.unfreeze()
+
+
+def test_threads_take_shorter_turns_in_real_time_and_only_then(tmp_path: Path) -> None:
+    source, usual = open_source(cut_sample(tmp_path / "cut", range(3))), sys.getswitchinterval()
+    with playing(source, None):
+        assert sys.getswitchinterval() == usual
+    live = RealTime(source.images())
+    with playing(source, live) as (images, _):
+        assert sys.getswitchinterval() < usual / 2
+        assert next(images).index == 0
+    assert sys.getswitchinterval() == usual
+    gc.unfreeze()
 
 
 def test_speed_in_real_time_counts_drops(run_cli: Command, tmp_path: Path) -> None:
