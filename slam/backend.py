@@ -17,7 +17,7 @@ from torch import Tensor
 
 from slam.adjustment import Adjusted, Part, in_scale_of
 from slam.config import Config
-from slam.frame import Correspondence, InverseDepth, Keyframe, PairGuess
+from slam.frame import Correspondence, InverseDepth, Keyframe, PairGuess, PairPrediction
 from slam.graph import Edge, Graph
 from slam.mapping import covisibility, dense_flow, project_grid, relative
 from slam.optimization import BundleAdjustment, bundle_adjust
@@ -222,6 +222,14 @@ class Backend:
             self._measured_with |= dict(zip(some, (t.clone() for t in ahead), strict=True))
         self.graph.set_edges(pairs, measured)
 
+    def _predict_pair(
+        self, keyframes: Sequence[Keyframe], pair: Edge, ahead: Tensor, back: Tensor
+    ) -> PairPrediction:
+        """A pair measured from the flow that the map induces: ahead and back, targets [P, 2] px."""
+        guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (ahead, back)))
+        first, second = (keyframes[k].frame.features for k in pair)
+        return self.predictor.pair(first, second, guess, fine=True, one_thread=True)
+
     def _measure_pair(
         self,
         keyframes: Sequence[Keyframe],
@@ -232,9 +240,7 @@ class Backend:
     ) -> dict[Edge, Correspondence]:
         """Both directions of a pair; those that match too little only where it is `near`."""
         i, j = pair
-        guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (ahead, back)))
-        first, second = keyframes[i].frame.features, keyframes[j].frame.features
-        prediction = self.predictor.pair(first, second, guess, fine=True, one_thread=True)
+        prediction = self._predict_pair(keyframes, pair, ahead, back)
         minimum = self.config.bundle_adjustment.minimum_match
         edges = {(i, j): prediction.forward, (j, i): prediction.backward}
         share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}

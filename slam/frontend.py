@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
 from slam.config import Config
@@ -29,6 +28,7 @@ from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
+from slam.motion_filter import MotionFilter
 from slam.predictors import Predictor
 from slam.recovery import Attempt, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
@@ -80,7 +80,7 @@ class Frontend:
         self._on_trial, self._trials = True, 1
         self._startup = Startup(predictor, config, timings, focal_factors)
         self._relocaliser = Relocaliser(predictor, config)
-        self._mapped: tuple[int, Correspondence] | None = None  # what last fed a keyframe
+        self._motion = MotionFilter(config.keyframes.still)
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None
         self._last_frame: Frame | None = None  # the last one tracked, with its image
@@ -169,7 +169,8 @@ class Frontend:
             self.graph.set_record(replace(record, state=TrackState.PENDING, measurement=None))
         self._startup.begin(frame)
         self._guess, self._last, self._on_trial = NO_GUESS, None, True
-        self._mapped = self._last_frame = None
+        self._motion.reset()
+        self._last_frame = None
         return Step(self.graph.record(frame.index), None)
 
     # --- tracking -----------------------------------------------------------------------------
@@ -187,7 +188,7 @@ class Frontend:
         if attempt.lost(self.config) or (doubtful and not attempt.verified(self.config)):
             return self._recover(frame, number)
         pair, result = attempt.pair, attempt.result
-        if self._still(number, pair):
+        if self._motion.is_still(number, pair.forward):
             T_fk = rescaled(result.T_fk, keyframe.depth, self.graph.keyframe(number).depth)
             return self._publish(frame, number, T_fk, pair, TrackState.TRACKED)
         with self.timings.measure("map"):
@@ -195,21 +196,6 @@ class Frontend:
         if self._needs_keyframe(pair):
             return self._new_keyframe(frame, number, keyframe, T_fk)
         return self._publish(frame, number, T_fk, pair, TrackState.TRACKED)
-
-    def _still(self, number: int, pair: PairPrediction) -> bool:
-        """Motion filter: whether the view is where it was when it last fed the keyframe's depths.
-
-        Such a frame is posed and no more: what it sees is not a new observation.
-        """
-        last, self._mapped = self._mapped, (number, pair.forward)
-        if last is None or last[0] != number:
-            return False
-        both = (last[1].weight > 0) & (pair.forward.weight > 0)
-        moved = torch.linalg.vector_norm(pair.forward.target - last[1].target, dim=-1)[both]
-        still = len(moved) > 0 and float(moved.median()) < self.config.keyframes.still
-        if still:
-            self._mapped = last
-        return still
 
     def _attempt(
         self, keyframe: Keyframe, frame: Frame, T_guess: Tensor, *, fine: bool = False

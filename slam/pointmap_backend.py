@@ -12,10 +12,9 @@ from torch import Tensor
 from slam.adjustment import Adjusted, Part
 from slam.backend import Backend
 from slam.config import Config
-from slam.frame import Correspondence, FusedPointmap, InverseDepth, Keyframe, PairGuess
+from slam.frame import Correspondence, FusedPointmap, InverseDepth, Keyframe
 from slam.graph import Edge, Graph
 from slam.lie import se3_to_sim3, sim3_to_se3
-from slam.mapping import dense_flow
 from slam.optimization import PointmapFactor, factor_of, optimise_pose_graph
 from slam.pointmap_fusion import grid_depth, known_points
 from slam.pointmap_residuals import on_rays
@@ -128,9 +127,7 @@ class PointmapBackend(Backend):
     ) -> dict[Edge, Correspondence]:
         """Both directions of a pair; none where it is not `near` and either matches too little."""
         i, j = pair
-        guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (ahead, back)))
-        first, second = keyframes[i].frame.features, keyframes[j].frame.features
-        prediction = self.predictor.pair(first, second, guess, fine=True)
+        prediction = self._predict_pair(keyframes, pair, ahead, back)
         if prediction.ahead is None or prediction.behind is None:
             raise TypeError("wanted a predictor of pointmaps")
         edges = {(i, j): prediction.forward, (j, i): prediction.backward}

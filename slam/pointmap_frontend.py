@@ -13,7 +13,6 @@ from torch import Tensor
 from slam.config import Config
 from slam.frame import (
     SOLVED,
-    Correspondence,
     Frame,
     FrameRecord,
     FusedPointmap,
@@ -31,6 +30,7 @@ from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul, se3_to_sim3, sim3_inv, sim3_to_se3
 from slam.mapping import fuse, observe
 from slam.measurement import pack
+from slam.motion_filter import MotionFilter
 from slam.optimization import factor_matches, factor_of
 from slam.pointmap_fusion import fuse_pointmap, grid_depth, known_points, start_pointmap
 from slam.pointmap_residuals import PointMatches, on_rays
@@ -87,7 +87,7 @@ class PointmapFrontend:
         self._current = 0  # number of the keyframe tracked against
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None  # the last one with a pose
-        self._mapped: tuple[int, Correspondence] | None = None  # what last fed a keyframe
+        self._motion = MotionFilter(config.keyframes.still)
         self._relocaliser = Relocaliser(predictor, config)
 
     def step(self, image: Image) -> Step:
@@ -178,7 +178,7 @@ class PointmapFrontend:
     def _follow(self, frame: Frame, number: int, attempt: Attempt, state: TrackState) -> Step:
         """A frame that has a pose: it feeds the keyframe, or becomes one."""
         self._guess = attempt.pair.flow
-        if self._still(number, attempt.pair):
+        if self._motion.is_still(number, attempt.pair.forward):
             keyframe = self.graph.keyframe(number)
             T_kf = _scaled(attempt.T_kf, scale_change(attempt.keyframe.depth, keyframe.depth))
         else:
@@ -187,18 +187,6 @@ class PointmapFrontend:
         if attempt.pair.match_fraction < self.settings.keyframe_overlap:
             return self._new_keyframe(frame, number, keyframe, attempt, T_kf, state)
         return self._publish(frame, number, T_kf, attempt.pair, state)
-
-    def _still(self, number: int, pair: PairPrediction) -> bool:
-        """Motion filter: whether the view is where it was when it last fed the keyframe."""
-        last, self._mapped = self._mapped, (number, pair.forward)
-        if last is None or last[0] != number:
-            return False
-        both = (last[1].weight > 0) & (pair.forward.weight > 0)
-        moved = torch.linalg.vector_norm(pair.forward.target - last[1].target, dim=-1)[both]
-        still = len(moved) > 0 and float(moved.median()) < self.config.keyframes.still
-        if still:
-            self._mapped = last
-        return still
 
     def _fuse(self, number: int, attempt: Attempt) -> tuple[Keyframe, Tensor]:
         """Feeds the keyframe's pointmap and depths; returns it as it is now, T_kf [8] in its scale.

@@ -45,6 +45,7 @@ ORDER = [
     "retrieval",
     "initialization",
     "relocalization",
+    "motion_filter",
     "recovery",
     "startup",
     "graph",
