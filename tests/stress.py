@@ -23,6 +23,7 @@ from slam.rendering import (
     develop,
     hand_tremor,
     looking_along,
+    render_depth,
     render_exposure,
     spline_trajectory,
     standing,
@@ -51,8 +52,8 @@ class Stress:
     jpeg: int | None = None  # quality; None = lossless
 
 
-def write(stress: Stress, folder: Path) -> Path:
-    """Renders a sequence into a folder in TUM's layout; returns the folder."""
+def write(stress: Stress, folder: Path, *, depth: bool = False) -> Path:
+    """Renders a sequence into a folder in TUM's layout, depth too if wanted; returns the folder."""
     (folder / "rgb").mkdir(parents=True)
     scene, (width, height) = stress.scene(), stress.size
     intrinsics = (stress.focal, stress.focal, (width - 1) / 2, (height - 1) / 2)
@@ -81,7 +82,24 @@ def write(stress: Stress, folder: Path) -> Path:
         "distortion": [],
     }
     (folder / "calibration.yaml").write_text(yaml.safe_dump(calibration))
+    if depth:
+        _write_depth(stress, scene, intrinsics, folder)
     return folder
+
+
+def _write_depth(
+    stress: Stress, scene: Scene, intrinsics: tuple[float, float, float, float], folder: Path
+) -> None:
+    """Exact depth of the middle of each exposure, 16 bits, 5000 to the metre."""
+    (folder / "depth").mkdir()
+    listing = []
+    for index, time in enumerate(stress.times):
+        T_WC = stress.poses(np.array([time]))[0]
+        metres = render_depth(scene.surfaces, intrinsics, *stress.size, T_WC).numpy()
+        name = f"depth/{index:04d}.png"
+        cv2.imwrite(str(folder / name), np.round(5000 * metres).astype(np.uint16))
+        listing.append(f"{100 + time:.6f} {name}")
+    (folder / "depth.txt").write_text("\n".join(listing) + "\n")
 
 
 def moments_of(exposure: float) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Optimisation over the map: dense bundle adjustment, and the Sim(3) graph of pointmaps."""
+"""Optimisation over the map: dense bundle adjustment and Sim(3) graphs."""
 
 from slam.optimization.dense_ba import BundleAdjustment, bundle_adjust, observed_information
 from slam.optimization.pointmap_factor import (
@@ -8,15 +8,23 @@ from slam.optimization.pointmap_factor import (
     pack_factor,
 )
 from slam.optimization.pose_graph import PoseGraphSolution, optimise_pose_graph
+from slam.optimization.relative_poses import (
+    RelativePose,
+    RelativePoses,
+    optimise_relative_poses,
+)
 
 __all__ = [
     "BundleAdjustment",
     "PointmapFactor",
     "PoseGraphSolution",
+    "RelativePose",
+    "RelativePoses",
     "bundle_adjust",
     "factor_matches",
     "factor_of",
     "observed_information",
     "optimise_pose_graph",
+    "optimise_relative_poses",
     "pack_factor",
 ]

@@ -7,25 +7,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix, csc_matrix, diags_array
+from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
 from slam.frame import Intrinsics
-from slam.least_squares import Minimum, Step, minimise
-from slam.lie import sim3_adjoint, sim3_exp, sim3_inv, sim3_mul
+from slam.least_squares import Minimum, minimise
+from slam.lie import sim3_adjoint, sim3_inv, sim3_mul
 from slam.optimization.pointmap_factor import PointmapFactor, factor_matches
+from slam.optimization.sim3_graph import Sim3System, Unknowns, falling_scales, moved
 from slam.pointmap_residuals import (
     PointMatches,
     descent_of,
-    is_determined,
     normal_equations,
     without_outliers,
 )
 from slam.pointmap_settings import DescentSettings, PoseGraphSettings, ResidualSettings
 
-GRADUATION = 4.0  # factor between the scales of the factors' robust cost
 ROUGH = 0.01  # relative decrease of the cost at which all scales but the last are left
 
 
@@ -121,23 +119,13 @@ def _check(
             )
 
 
-class _Unknowns:
-    """Which keyframes move, and where their 7 numbers are."""
-
-    def __init__(self, held: np.ndarray) -> None:
-        """Args: held: [N] bool, those that stay."""
-        self.held = held
-        self.free = np.flatnonzero(~held)  # numbers of the keyframes that move
-        self.place = np.where(held, -1, np.cumsum(~held) - 1)  # [N], among those; -1 = stays
-
-
 @dataclass(frozen=True, slots=True)
 class _Graph:
     """Everything that stays the same during a solve: F factors, unpacked (36 bytes a match)."""
 
     ends: np.ndarray  # [2, F] keyframes i and j of the factors
     matches: Sequence[PointMatches]  # F
-    unknowns: _Unknowns
+    unknowns: Unknowns
     residuals: ResidualSettings
     intrinsics: Intrinsics | None
 
@@ -154,7 +142,7 @@ class _Graph:
         ]
         return replace(self, matches=kept)
 
-    def linearise(self, T_WC: Tensor, scale: float) -> _System:
+    def linearise(self, T_WC: Tensor, scale: float) -> Sim3System:
         """All factors at these poses. Args: scale: of the factors' robust cost."""
         found = [
             normal_equations(matches, T_ij, self.residuals, self.intrinsics)
@@ -162,7 +150,7 @@ class _Graph:
         ]
         count = np.array([e.count for e in found])
         mean = np.array([e.cost for e in found]) / np.maximum(count, 1)
-        return _System(
+        return Sim3System(
             unknowns=self.unknowns,
             ends=self.ends,
             H=np.array([e.H.numpy() for e in found]).reshape(-1, 7, 7),
@@ -185,97 +173,19 @@ def _graph(
     """The factors unpacked. Args: held: [N] bool, keyframes that stay."""
     ends = np.array([(f.i, f.j) for f in factors], np.int64).reshape(-1, 2).T.copy()
     matches = [factor_matches(f, pointmaps[f.i], pointmaps[f.j]) for f in factors]
-    return _Graph(ends, matches, _Unknowns(held), residuals, intrinsics)
-
-
-@dataclass(frozen=True, slots=True)
-class _System:
-    """The linearised graph. F factors; a relative twist of T_ij is A (xi_j - xi_i)."""
-
-    unknowns: _Unknowns
-    ends: np.ndarray  # [2, F] keyframes i and j
-    H: np.ndarray  # [F, 7, 7], of left perturbations of T_ij
-    g: np.ndarray  # [F, 7]
-    count: np.ndarray  # [F], matches with a weight
-    A: np.ndarray  # [F, 7, 7], adjoint of T_WC_i's inverse
-    trust: np.ndarray  # [F], derivative of the robust cost by the factor's own
-    cost: float
-    mean: np.ndarray  # [F], mean robust cost of a match
-
-    def step(self, damping: float) -> Step | None:
-        """The damped Gauss-Newton step [N, 7] of all keyframes, 0 where they are fixed."""
-        H, g = self.assembled()
-        diagonal = H.diagonal()
-        if not (diagonal > 0).all():
-            return None
-        factor = _factorised(csc_matrix(H + diags_array(damping * diagonal)))
-        if factor is None:
-            return None
-        x = factor.solve(g)
-        twist = np.zeros((len(self.unknowns.held), 7))
-        twist[self.unknowns.free] = x.reshape(-1, 7)
-        return Step(torch.from_numpy(twist), float(g @ x - 0.5 * x @ (H @ x)))
-
-    def assembled(self) -> tuple[csc_matrix, np.ndarray]:
-        """H [7 n, 7 n] and g [7 n] of the n keyframes that move."""
-        weighted = self.A.transpose(0, 2, 1) * self.trust[:, None, None]
-        block = weighted @ self.H @ self.A
-        slope = (weighted @ self.g[..., None])[..., 0]
-        i, j = self.unknowns.place[self.ends]
-        rows = np.concatenate([i, j, i, j])
-        columns = np.concatenate([i, j, j, i])
-        blocks = np.concatenate([block, block, -block, -block])
-        size = 7 * len(self.unknowns.free)
-        g = np.zeros((len(self.unknowns.free) + 1, 7))  # the last row: fixed ones
-        np.add.at(g, j, slope)
-        np.add.at(g, i, -slope)
-        free = (rows >= 0) & (columns >= 0)
-        down = np.repeat(7 * rows[free, None] + np.arange(7), 7, axis=1)
-        across = np.tile(7 * columns[free, None] + np.arange(7), 7)
-        entries = (blocks[free].ravel(), (down.ravel(), across.ravel()))
-        return csc_matrix(coo_matrix(entries, (size, size))), g[:-1].ravel()
-
-    def determined(self, minimum: int) -> np.ndarray:
-        """Which factors [F] tell all of the Sim(3) between their ends."""
-        return np.array(
-            [
-                count >= minimum and is_determined(torch.from_numpy(H))
-                for count, H in zip(self.count, self.H, strict=True)
-            ],
-            bool,
-        )
-
-
-def _factorised(H: csc_matrix) -> SuperLU | None:
-    """A sparse factorisation of a symmetric positive matrix; None where there is none."""
-    if not np.isfinite(H.data).all():
-        return None
-    try:
-        return splu(
-            H,
-            permc_spec="MMD_AT_PLUS_A",
-            diag_pivot_thresh=0.0,
-            options={"SymmetricMode": True},
-        )
-    except RuntimeError:  # exactly singular
-        return None
-
-
-def _moved(T_WC: Tensor, twist: Tensor) -> Tensor:
-    """Poses after a step; a zero twist is the exact identity."""
-    return sim3_mul(sim3_exp(twist), T_WC)
+    return _Graph(ends, matches, Unknowns(held), residuals, intrinsics)
 
 
 def _solve(
-    graph: _Graph, start: _System, T_WC: Tensor, settings: PoseGraphSettings
-) -> tuple[Minimum[Tensor, _System], float]:
+    graph: _Graph, start: Sim3System, T_WC: Tensor, settings: PoseGraphSettings
+) -> tuple[Minimum[Tensor, Sim3System], float]:
     """The minimum, outliers left out, and what the same cost was at the start.
 
     Should the way over other scales end higher than it began, the last scale alone is descended.
     """
     last, descent = settings.factor_outlier, settings.descent
     rough = replace(descent, relative_decrease=ROUGH)
-    *scales, _ = _scales(float(start.mean.max(initial=0.0)), last)
+    *scales, _ = falling_scales(float(start.mean.max(initial=0.0)), last)
     T, taken = T_WC, 0
     for scale in scales:
         found = _descend(graph, T, scale, rough)
@@ -294,16 +204,8 @@ def _solve(
 
 def _descend(
     graph: _Graph, T_WC: Tensor, scale: float, settings: DescentSettings
-) -> Minimum[Tensor, _System]:
+) -> Minimum[Tensor, Sim3System]:
     """The minimum from T_WC for one scale of the factors' robust cost."""
     count = sum(len(matches.weight) for matches in graph.matches)
     descent = descent_of(settings, count)
-    return minimise(T_WC, lambda state: graph.linearise(state, scale), _moved, descent)
-
-
-def _scales(worst: float, last: float) -> list[float]:
-    """Falling scales of the factors' robust cost, from where none is doubted much to the last."""
-    scales = [last]
-    while scales[0] < worst:
-        scales.insert(0, GRADUATION * scales[0])
-    return scales
+    return minimise(T_WC, lambda state: graph.linearise(state, scale), moved, descent)
