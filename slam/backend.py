@@ -18,10 +18,14 @@ from torch import Tensor
 from slam.adjustment import Adjusted, Part, in_scale_of
 from slam.config import Config
 from slam.frame import Correspondence, InverseDepth, Keyframe, PairGuess, PairPrediction
-from slam.graph import Edge, Graph
+from slam.graph import Edge, Graph, rescaled_keyframe
+from slam.lie import se3_to_sim3, sim3_to_se3
+from slam.loops import Loop, LoopSearch, relative_edges, similarity
 from slam.mapping import covisibility, dense_flow, project_grid, relative
-from slam.optimization import BundleAdjustment, bundle_adjust
+from slam.optimization import BundleAdjustment, bundle_adjust, optimise_relative_poses
+from slam.places import Places
 from slam.predictors import Predictor
+from slam.relocalization import Relocaliser
 from slam.shutter import ReadoutCost, Shutter, unroll
 from slam.timing import Timings
 
@@ -48,8 +52,10 @@ class Backend:
         graph: Graph,
         config: Config,
         timings: Timings,
+        places: Places,
         refine_focal: bool,
     ) -> None:
+        self.places = places
         self.predictor = predictor
         self.graph = graph
         self.config = config
@@ -65,6 +71,8 @@ class Backend:
         self._until: int | None = None  # index of the last image that counts; None = all
         self._adjusted: list[Adjusted] = []  # found and not yet published
         self._measured_with: dict[Edge, Tensor] = {}
+        self._relocaliser = Relocaliser(predictor, config, places)
+        self._loops = LoopSearch(places, config, self._verify)
         behind = step_aside if config.run.realtime else None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
 
@@ -75,6 +83,8 @@ class Backend:
     def reset(self) -> None:
         """Forgets what belonged to a discarded start."""
         self._measured_with, self._adjusted = {}, []
+        self.places.clear()
+        self._loops.clear()
         self._free_focal_at = self.config.focal.first
         self._readout_at, self._readout_cost = self.config.shutter.first, ReadoutCost()
         self._readout = self.config.shutter.readout or 0.0
@@ -100,6 +110,7 @@ class Backend:
                 counts = min(HURRIED, settings.neighbours), 0
             pairs = [p for n in new for p in self._new_pairs(keyframes[: n + 1], n, *counts)]
             self._measure(keyframes, pairs)
+        keyframes = self._close_loops(keyframes, first)
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
             with self.timings.measure("backend focal", number):
@@ -149,6 +160,58 @@ class Backend:
         T_WC = torch.stack([k.T_WC for k in keyframes])
         far = self._covisible(keyframes[number], T_WC, {number, *near}, covisible)
         return [(i, number) for i in sorted({*near, *far})]
+
+    # --- loops --------------------------------------------------------------------------------
+
+    def _close_loops(self, keyframes: Sequence[Keyframe], first: int) -> Sequence[Keyframe]:
+        """Looks where new keyframes, from `first` on, have been before, and mends the map there."""
+        self.places.take(keyframes)
+        for number in range(first, len(keyframes)):
+            with self.timings.measure("backend loops", number):
+                linked = {k for e in self.graph.edges_at([number]) for k in e} - {number}
+                found = self._loops.find(keyframes, number, linked)
+                if found.loops:
+                    keyframes = self._bend(keyframes, found.loops)
+                both = found.loops + found.links
+                self._measure(keyframes, sorted({(v.older, v.newer) for v in both}))
+                if found.loops:
+                    keyframes = self._adjust_after_loop(keyframes)
+        return keyframes
+
+    def _verify(self, keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
+        """T_on [8] by what is seen in both; see `loops.Verify`."""
+        one, other = keyframes[older], keyframes[newer]
+        found = self._relocaliser.verify(one, other.frame, self._intrinsics)
+        if found is None:
+            return None
+        ends = one, other, found.result.T_fk, found.pair.forward
+        spread = self.config.loops.scale_spread
+        return similarity(*ends, self.predictor.grid, self._intrinsics, spread)
+
+    def _bend(self, keyframes: Sequence[Keyframe], loops: Sequence[Loop]) -> Sequence[Keyframe]:
+        """Spreads what the loops tell over all keyframes, in Sim(3)."""
+        T_WC = se3_to_sim3(torch.stack([k.T_WC for k in keyframes]))
+        ties = relative_edges(keyframes, self.graph.edges(), loops, self.config.loops.sigma)
+        fixed = [number == 0 for number in range(len(keyframes))]
+        solved = optimise_relative_poses(T_WC, ties, fixed).T_WC
+        return self._moved(keyframes, {k: solved[k] for k in range(1, len(keyframes))})
+
+    def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
+        """Everything moves, with the new edges."""
+        return self._adjust_all(keyframes, self.config.bundle_adjustment.global_iterations)
+
+    def _moved(self, keyframes: Sequence[Keyframe], T_WC: dict[int, Tensor]) -> Sequence[Keyframe]:
+        """Keeps poses [8] for publishing, their scale in the depths; returns the keyframes so."""
+        out = list(keyframes)
+        scales = {number: float(T[7]) for number, T in T_WC.items()}
+        for number, T in T_WC.items():
+            out[number] = rescaled_keyframe(keyframes[number], sim3_to_se3(T), scales[number])
+        poses = {number: out[number].T_WC for number in T_WC}
+        newest = len(keyframes) - 1
+        self._adjusted.append(Adjusted(poses, {}, self._intrinsics, newest, scales))
+        return out
+
+    # --- edges --------------------------------------------------------------------------------
 
     def _neighbours(
         self, keyframes: Sequence[Keyframe], number: int, count: int | None = None
@@ -261,11 +324,11 @@ class Backend:
         part = Part(linked, edges, fixed, held=[k not in window for k in linked])
         return self._adopt(keyframes, part, self._solve(keyframes, part, settings.iterations))
 
-    def _adjust_all(self, keyframes: Sequence[Keyframe], iterations: int) -> None:
+    def _adjust_all(self, keyframes: Sequence[Keyframe], iterations: int) -> Sequence[Keyframe]:
         """Everything moves but the first pose; the focal length too where it is unknown."""
         part = self._everything(keyframes)
         solved = self._solve(keyframes, part, iterations, free_focal=self.refine_focal)
-        self._adopt(keyframes, part, solved)
+        return self._adopt(keyframes, part, solved)
 
     def _search_focal(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
         """The same from several focal lengths while the map is small; the one that costs least."""

@@ -10,6 +10,7 @@ from typing import Literal
 from slam.data import data_path
 from slam.flow_settings import FlowSettings
 from slam.pointmap_settings import MatchingSettings, PointmapSettings, SimulatedSettings
+from slam.retrieval_settings import LoopSettings, RetrievalSettings
 from slam.settings import Section, read_settings, setting, to_yaml, with_overrides
 
 __all__ = [
@@ -155,8 +156,9 @@ class RelocalizationSettings(Section):
     """Finding a lost frame again."""
 
     keyframes: int = setting(
-        40, unit="keyframes", help="most recent ones that are tried", minimum=1
+        12, unit="keyframes", help="most alike ones whose features are matched", minimum=1
     )
+    recent: int = setting(3, unit="keyframes", help="most recent ones, likewise", minimum=0)
     candidates: int = setting(3, unit="keyframes", help="of them that get a pose", minimum=1)
     features: int = setting(600, help="ORB corners of an image", minimum=50)
     minimum_matches: int = setting(25, help="that a pose needs", minimum=6)
@@ -337,6 +339,8 @@ class Config(Section):
     simulated: SimulatedSettings = SimulatedSettings()
     keyframes: KeyframeSettings = KeyframeSettings()
     relocalization: RelocalizationSettings = RelocalizationSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    loops: LoopSettings = LoopSettings()
     bundle_adjustment: BundleAdjustmentSettings = BundleAdjustmentSettings()
     focal: FocalSettings = FocalSettings()
     shutter: ShutterSettings = ShutterSettings()

@@ -29,6 +29,7 @@ from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
 from slam.measurement import pack
 from slam.motion_filter import MotionFilter
+from slam.places import Places
 from slam.predictors import Predictor
 from slam.recovery import Attempt, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
@@ -51,6 +52,7 @@ class Frontend:
         graph: Graph,
         config: Config,
         timings: Timings,
+        places: Places,
         before_keyframe: Callable[[], None],
         on_keyframe: Callable[[int], None],
         good_start: Callable[[], bool | None],
@@ -58,6 +60,7 @@ class Frontend:
         focal_factors: Sequence[float] = (1.0,),
     ) -> None:
         """Args:
+        places: knows the keyframes by what they look like.
         before_keyframe: called before each, to let the graph be brought up to date.
         on_keyframe: called with the number of each new keyframe.
         good_start: asked after the first keyframes whether their map is worth keeping; None =
@@ -79,7 +82,7 @@ class Frontend:
         self._current = 0  # number of the keyframe tracked against
         self._on_trial, self._trials = True, 1
         self._startup = Startup(predictor, config, timings, focal_factors)
-        self._relocaliser = Relocaliser(predictor, config)
+        self._relocaliser = Relocaliser(predictor, config, places)
         self._motion = MotionFilter(config.keyframes.still)
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None

@@ -209,17 +209,18 @@ class Graph:
 
     def _grow(self, number: int, scale: float) -> None:
         """Distances of a keyframe become `scale` times as long."""
-        keyframe = self._keyframes[number]
-        value, information = keyframe.depth.value, keyframe.depth.information
-        self.set_depth(number, InverseDepth(value / scale, information * scale**2))
-        self._rescale(number, scale)
+        old = self._keyframes[number]
+        self._keyframes[number] = rescaled_keyframe(old, old.T_WC, scale)
+        self._rescale_frames(number, scale)
 
     def _rescale(self, number: int, scale: float) -> None:
         """What hangs on a keyframe whose depths grew: its pointmap, and its frames."""
         keyframe = self._keyframes[number]
-        if (points := keyframe.pointmap) is not None:
-            points = replace(points, X_C=points.X_C * scale)
-            self._keyframes[number] = replace(keyframe, pointmap=points)
+        grown = scaled_pointmap(keyframe.pointmap, scale)
+        self._keyframes[number] = replace(keyframe, pointmap=grown)
+        self._rescale_frames(number, scale)
+
+    def _rescale_frames(self, number: int, scale: float) -> None:
         for index in self._frames_of.get(number, ()):
             record = self._records[index]
             T_kf = record.T_kf.clone()
@@ -301,6 +302,19 @@ def scale_change(old: InverseDepth, new: InverseDepth) -> float:
     if not both.any():
         return 1.0
     return float((old.value[both] / new.value[both]).median())
+
+
+def rescaled_keyframe(keyframe: Keyframe, T_WC: Tensor, scale: float) -> Keyframe:
+    """The keyframe at another pose [7], what it sees `scale` times as far away."""
+    value, information = keyframe.depth.value, keyframe.depth.information
+    depth = InverseDepth(value / scale, information * scale**2)
+    points = scaled_pointmap(keyframe.pointmap, scale)
+    return replace(keyframe, T_WC=T_WC, depth=depth, pointmap=points)
+
+
+def scaled_pointmap(points: FusedPointmap | None, scale: float) -> FusedPointmap | None:
+    """A keyframe's points, `scale` times as far away."""
+    return None if points is None else replace(points, X_C=points.X_C * scale)
 
 
 def rescaled(T: Tensor, old: InverseDepth, new: InverseDepth) -> Tensor:

@@ -12,10 +12,20 @@ from torch import Tensor
 from slam.adjustment import Adjusted, Part
 from slam.backend import Backend
 from slam.config import Config
-from slam.frame import Correspondence, FusedPointmap, InverseDepth, Keyframe
+from slam.frame import (
+    Correspondence,
+    FusedPointmap,
+    InverseDepth,
+    Keyframe,
+    PairGuess,
+    Pointmap,
+)
 from slam.graph import Edge, Graph
-from slam.lie import se3_to_sim3, sim3_to_se3
+from slam.initialization import identity
+from slam.lie import se3_to_sim3
 from slam.optimization import PointmapFactor, factor_of, optimise_pose_graph
+from slam.places import Places
+from slam.pointmap_attempt import solve
 from slam.pointmap_fusion import grid_depth, known_points
 from slam.pointmap_residuals import on_rays
 from slam.predictors import PointmapPredictor
@@ -39,14 +49,16 @@ class PointmapBackend(Backend):
         graph: Graph,
         config: Config,
         timings: Timings,
+        places: Places,
         calibrated: bool,
     ) -> None:
-        super().__init__(predictor, graph, config, timings, refine_focal=not calibrated)
+        super().__init__(predictor, graph, config, timings, places, refine_focal=not calibrated)
         self.settings = config.pointmap
         self._factors: dict[Edge, PointmapFactor] = {}  # (matched in, whose pixels)
         self._calibration = SelfCalibration(graph.intrinsics, config.pointmap)
         self._pinhole = calibrated  # as known now
         self._readout_at = float("inf")  # pointmaps are taken as of one moment
+        self._far_first = self._far_last = -1 - config.retrieval.exclude  # linked to older ones
         graph.set_pinhole(calibrated)
 
     def step(self, keyframes: Sequence[Keyframe], first: int) -> None:
@@ -59,17 +71,31 @@ class PointmapBackend(Backend):
             pairs = [p for n in new for p in self._new_pairs(keyframes[: n + 1], n, *counts)]
             self._measure(keyframes, pairs)
         self._calibrate(keyframes)
+        keyframes = self._close_loops(keyframes, first)
         with self.timings.measure("backend pose graph", number):
             window = range(max(0, number + 1 - self.config.bundle_adjustment.window), number + 1)
-            loop = any(
-                min(e) < window[0] for p in pairs for e in (p, p[::-1]) if e in self._factors
-            )
+            links = [e for p in pairs for e in (p, p[::-1]) if e in self._factors]
+            far = any(min(e) < window[0] for e in links)
             few = new if self._pinhole else window
-            free = range(number + 1) if loop else few
+            free = range(number + 1) if self._moves_all(number, far) else few
             keyframes = self._adjust_poses(keyframes, set(free) - {0})
         if self._pinhole and self.settings.dense:
             with self.timings.measure("backend window", number):
                 self._adjust_window(keyframes, number)
+
+    def _moves_all(self, number: int, far: bool) -> bool:
+        """Whether a keyframe moves all others: it is linked to older ones, and had not been before.
+
+        So do the 2nd, 4th, 8th, ... of those linked so one after the other: what they add to what
+        the first have brought gets less, and the time a keyframe takes does not grow with the map.
+        """
+        exclude = self.config.retrieval.exclude
+        if not far:
+            return False
+        if number - self._far_last > exclude:
+            self._far_first = number
+        self._far_last = number
+        return (number - self._far_first + 1).bit_count() == 1
 
     def publish(self) -> None:
         """Hands what was found to the graph."""
@@ -165,20 +191,24 @@ class PointmapBackend(Backend):
         X_C = known_points(pointmap_of(keyframe))
         return on_rays(X_C, self._intrinsics) if self._pinhole else X_C
 
-    def _moved(self, keyframes: Sequence[Keyframe], T_WC: dict[int, Tensor]) -> Sequence[Keyframe]:
-        """Keeps poses [8] for publishing, their scale in the points; returns the keyframes so."""
-        out = list(keyframes)
-        scales = {number: float(T[7]) for number, T in T_WC.items()}
-        for number, scale in scales.items():
-            old, points = keyframes[number], pointmap_of(keyframes[number])
-            depth = InverseDepth(old.depth.value / scale, old.depth.information * scale**2)
-            points = replace(points, X_C=points.X_C * scale)
-            T = sim3_to_se3(T_WC[number])
-            out[number] = replace(old, T_WC=T, depth=depth, pointmap=points)
-        poses = {number: out[number].T_WC for number in T_WC}
-        newest = len(keyframes) - 1
-        self._adjusted.append(Adjusted(poses, {}, self._intrinsics, newest, scales))
-        return out
+    def _verify(self, keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
+        """T_on [8] by the points of both; see `loops.Verify`."""
+        one, other = keyframes[older], keyframes[newer]
+        pair = self.predictor.pair(one.frame.features, other.frame.features, PairGuess())
+        intrinsics = self._intrinsics if self._pinhole else None
+        found = solve(one, pair, identity(), self.settings, intrinsics)
+        unit = unit_of(pointmap_of(other), found.found.searched)
+        if unit is None or not found.verified(self.settings):
+            return None
+        T_on = found.T_kf.clone()
+        T_on[7] /= unit
+        return T_on
+
+    def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
+        """Poses and scales of all; then as the flow's, where the camera is known."""
+        keyframes = self._adjust_poses(keyframes, set(range(1, len(keyframes))))
+        dense = self._pinhole and self.settings.dense
+        return super()._adjust_after_loop(keyframes) if dense else keyframes
 
     def _priors(self, keyframes: Sequence[Keyframe], part: Part) -> list[InverseDepth] | None:
         """What the pointmaps say of the depths."""
@@ -191,3 +221,12 @@ def pointmap_of(keyframe: Keyframe) -> FusedPointmap:
     if keyframe.pointmap is None:
         raise TypeError(f"frame {keyframe.frame.index}: wanted a keyframe with a pointmap")
     return keyframe.pointmap
+
+
+def unit_of(fused: FusedPointmap, seen: Pointmap) -> float | None:
+    """How long the unit of a pair's pointmap is in the keyframe's own; None = nothing tells."""
+    used = (fused.confidence > 0) & (seen.confidence > 0)
+    if not used.any():
+        return None
+    own, other = (torch.linalg.vector_norm(X[used], dim=-1) for X in (fused.X_C, seen.X_C))
+    return float((own / other.clamp(min=1e-12)).median())

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 from slam.config import Config
@@ -17,24 +15,21 @@ from slam.frame import (
     FrameRecord,
     FusedPointmap,
     Image,
-    Intrinsics,
     Keyframe,
     PairGuess,
     PairPrediction,
-    PointmapMatch,
     Step,
     TrackState,
 )
 from slam.graph import Graph, scale_change
 from slam.initialization import identity
-from slam.lie import se3_inv, se3_mul, se3_to_sim3, sim3_inv, sim3_to_se3
+from slam.lie import se3_inv, se3_mul, sim3_to_se3
 from slam.mapping import fuse, observe
 from slam.measurement import pack
 from slam.motion_filter import MotionFilter
-from slam.optimization import factor_matches, factor_of
-from slam.pointmap_fusion import fuse_pointmap, grid_depth, known_points, start_pointmap
-from slam.pointmap_residuals import PointMatches, on_rays
-from slam.pointmap_tracking import PointmapTrack, track_pointmap
+from slam.places import Places
+from slam.pointmap_attempt import Attempt, solve
+from slam.pointmap_fusion import fuse_pointmap, grid_depth, start_pointmap
 from slam.predictors import PointmapPredictor
 from slam.recovery import nearest_in_time
 from slam.relocalization import Relocaliser
@@ -43,17 +38,6 @@ from slam.timing import Timings
 log = logging.getLogger(__name__)
 
 NO_GUESS = PairGuess()
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One try at a frame's pose against a keyframe."""
-
-    keyframe: Keyframe  # as it was then
-    pair: PairPrediction  # what was measured
-    found: PointmapMatch  # the keyframe's pixels in the frame
-    track: PointmapTrack  # of the keyframe's points in the frame: its T_kf is our T_fk
-    T_kf: Tensor  # [8] float64 Sim(3), takes points of the frame, in its own scale, to the keyframe
 
 
 class PointmapFrontend:
@@ -69,10 +53,12 @@ class PointmapFrontend:
         graph: Graph,
         config: Config,
         timings: Timings,
+        places: Places,
         before_keyframe: Callable[[], None],
         on_keyframe: Callable[[int], None],
     ) -> None:
         """Args:
+        places: knows the keyframes by what they look like.
         before_keyframe: called before each, to let the graph be brought up to date.
         on_keyframe: called with the number of each new keyframe but the first.
         """
@@ -88,7 +74,7 @@ class PointmapFrontend:
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None  # the last one with a pose
         self._motion = MotionFilter(config.keyframes.still)
-        self._relocaliser = Relocaliser(predictor, config)
+        self._relocaliser = Relocaliser(predictor, config, places)
 
     def step(self, image: Image) -> Step:
         """Takes one image through tracking and mapping."""
@@ -97,7 +83,7 @@ class PointmapFrontend:
         if len(self.graph) == 0:
             return self._start(frame)
         attempt = self._attempt(self._current, frame)
-        if self._is_lost(attempt):
+        if attempt.lost(self.settings):
             return self._recover(frame)
         return self._follow(frame, self._current, attempt, TrackState.TRACKED)
 
@@ -107,7 +93,7 @@ class PointmapFrontend:
             for number in nearest_in_time(self.graph.keyframes(), frame):
                 self._guess, self._last = NO_GUESS, None
                 attempt = self._attempt(number, frame)
-                if self._is_found(attempt):
+                if attempt.verified(self.settings):
                     state = TrackState.RELOCALISED
                     self._publish(frame, number, attempt.T_kf, attempt.pair, state)
                     break
@@ -131,49 +117,15 @@ class PointmapFrontend:
     # --- tracking -----------------------------------------------------------------------------
 
     def _attempt(self, number: int, frame: Frame) -> Attempt:
-        """Matches the keyframe's pixels in the frame, and solves for the Sim(3) between them."""
-        keyframe, settings = self.graph.keyframe(number), self.settings
-        with self.timings.measure("predict"):
-            pair = self.predictor.pair(keyframe.frame.features, frame.features, self._guess)
-        if keyframe.pointmap is None or pair.ahead is None:
-            raise TypeError("wanted a predictor of pointmaps")
-        with self.timings.measure("pose"):
-            intrinsics = self.graph.intrinsics if self.graph.pinhole else None
-            matches = frame_matches(
-                pair.ahead, keyframe.pointmap, intrinsics, settings.tracked_matches
-            )
-            track = track_pointmap(
-                matches,
-                self._predict(number, matches),
-                settings.residuals,
-                settings.tracking,
-                intrinsics,
-            )
-        return Attempt(keyframe, pair, pair.ahead, track, sim3_inv(track.T_kf))
-
-    def _predict(self, number: int, matches: PointMatches) -> Tensor:
-        """T_fk [8]: where the last frame was, in the scale that the matched points tell."""
-        T_kf = identity()
+        """A try at a frame against a keyframe, from where the last frame was."""
+        keyframe, T_kf = self.graph.keyframe(number), identity()
         if self._last is not None and self._last.keyframe == number:
             T_kf = self.graph.record(self._last.index).T_kf
-        T_fk = se3_to_sim3(se3_inv(T_kf))
-        used = matches.weight > 0
-        if used.any():
-            own, other = (torch.linalg.vector_norm(X[used], dim=-1) for X in _points(matches))
-            scale = (own / other.clamp(min=1e-12)).median().double()
-            T_fk[:3] *= scale
-            T_fk[7] = scale
-        return T_fk
-
-    def _is_lost(self, attempt: Attempt) -> bool:
-        track = attempt.track
-        few = attempt.pair.match_fraction < self.settings.lost_overlap
-        return few or track.failure != "" or track.inlier_fraction < self.settings.lost_inliers
-
-    def _is_found(self, attempt: Attempt) -> bool:
-        """Whether the pose may be believed where nothing else speaks for it."""
-        enough = attempt.pair.match_fraction >= self.settings.found_overlap
-        return enough and not self._is_lost(attempt)
+        with self.timings.measure("predict"):
+            pair = self.predictor.pair(keyframe.frame.features, frame.features, self._guess)
+        with self.timings.measure("pose"):
+            intrinsics = self.graph.intrinsics if self.graph.pinhole else None
+            return solve(keyframe, pair, T_kf, self.settings, intrinsics)
 
     def _follow(self, frame: Frame, number: int, attempt: Attempt, state: TrackState) -> Step:
         """A frame that has a pose: it feeds the keyframe, or becomes one."""
@@ -241,10 +193,10 @@ class PointmapFrontend:
         self._guess, last = NO_GUESS, self._last
         keyframes = self.graph.keyframes()
         with self.timings.measure("relocalise"):
-            candidates = [number for number, _ in self._relocaliser.similar(keyframes, frame)]
+            candidates = self._relocaliser.similar(keyframes, frame)
         for number in candidates:
             attempt = self._attempt(number, frame)
-            if self._is_found(attempt):
+            if attempt.verified(self.settings):
                 log.info("relocalised at frame %d against keyframe %d", frame.index, number)
                 self._current = number
                 return self._follow(frame, number, attempt, TrackState.RELOCALISED)
@@ -270,30 +222,6 @@ class PointmapFrontend:
         if record.state in SOLVED:
             self._last = record
         return Step(record, self.graph.T_WC(record))
-
-
-def frame_matches(
-    found: PointmapMatch, fused: FusedPointmap, intrinsics: Intrinsics | None, most: int
-) -> PointMatches:
-    """A keyframe's points and the frame's where they match: the frame takes the keyframe's role.
-
-    The keyframe's points, fused from many frames, are projected; the frame's own say the scale.
-
-    Args: intrinsics: px, of both; None: points stay where the network put them.
-    """
-    own = torch.where(found.searched.confidence[..., None] > 0, found.searched.X_C, 0.0)
-    other = known_points(fused)
-    if intrinsics is not None:
-        own, other = on_rays(own, intrinsics), on_rays(other, intrinsics)
-    matches = factor_matches(factor_of(0, 1, found, most), own, other)
-    known = torch.linalg.vector_norm(matches.X_f, dim=-1) > 0
-    return PointMatches(
-        matches.pixel_k, matches.X_k, matches.X_f, torch.where(known, matches.weight, 0.0)
-    )
-
-
-def _points(matches: PointMatches) -> Sequence[Tensor]:
-    return matches.X_k, matches.X_f
 
 
 def _scaled(T_kf: Tensor, scale: float) -> Tensor:

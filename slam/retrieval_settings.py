@@ -1,4 +1,4 @@
-"""Settings of place recognition, with units; config.py may put them beside the others."""
+"""Settings of place recognition and of loops, with units; config.py puts them beside the others."""
 
 from __future__ import annotations
 
@@ -34,4 +34,29 @@ class RetrievalSettings(Section):
     descriptors_per_word: int = setting(4, help="that it is learnt from, at least", minimum=1)
     learn_until: int = setting(
         256, unit="keyframes", help="after which the vocabulary stays as it is", minimum=1
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings(Section):
+    """When two keyframes that look alike are taken for one place."""
+
+    votes: int = setting(
+        3, help="verified pairs that must tell the same correction of the map", minimum=1
+    )
+    scale_spread: float = setting(
+        0.1, help="of log depth ratios of a pair, beyond which it tells no scale", minimum=0.0
+    )
+    shift: float = setting(
+        0.1, help="of what is seen, by which the votes may put the camera apart", minimum=0.0
+    )
+    turn: float = setting(0.05, unit="rad", help="by which they may turn it", minimum=0.0)
+    stretch: float = setting(0.1, help="log scale by which they may differ", minimum=0.0)
+    drift: float = setting(
+        0.15, help="share of the way between, by which a map may be off", minimum=0.0
+    )
+    most_turn: float = setting(0.5, unit="rad", help="by which it may be turned", minimum=0.0)
+    most_stretch: float = setting(1.1, help="log scale by which it may be off", minimum=0.0)
+    sigma: float = setting(
+        0.01, help="of relative poses: rad, log scale, and of what is seen", minimum=1e-6
     )

@@ -16,6 +16,7 @@ from slam.frame import Image, Keyframe, Step
 from slam.frontend import Frontend
 from slam.graph import Graph
 from slam.initialization import known_depths
+from slam.places import Places
 from slam.pointmap_backend import PointmapBackend
 from slam.pointmap_frontend import PointmapFrontend
 from slam.predictors import PointmapPredictor, make_predictor
@@ -57,7 +58,7 @@ class Slam:
 
     def _parts(self, calibrated: bool) -> tuple[Backend, Frontend | PointmapFrontend]:
         """Backend and frontend for what the predictor measures: flow or pointmaps."""
-        parts = self.graph, self.config, self.timings
+        parts = self.graph, self.config, self.timings, Places(self.config)
         before_keyframe = self._catch_up if not self.config.run.realtime else lambda: None
         hooks = before_keyframe, self._on_keyframe
         if isinstance(self.predictor, PointmapPredictor):

@@ -19,6 +19,7 @@ from slam.evaluation import evaluate
 from slam.frame import Frame, Image, InverseDepth, Keyframe, PairGuess, PairPrediction, TrackState
 from slam.frontend import Frontend
 from slam.initialization import identity
+from slam.places import Places
 from slam.predictors import FlowPredictor
 from slam.predictors.photometry import Exposure, equalise, fit_exposure
 from slam.recovery import other_starts
@@ -218,7 +219,7 @@ def leap(T_guess: Tensor) -> tuple[float, list[float]]:
         depth = InverseDepth(torch.ones(count), torch.full((count,), 1e3))
         starts = other_starts(
             *(predictor.grid, Keyframe(frames[0], identity(), depth), frames[1], T_guess, CAMERA),
-            *(Relocaliser(predictor, config), config),
+            *(Relocaliser(predictor, config, Places(config)), config),
         )
         features = [f.features for f in frames]
         nothing = predictor.pair(*features, PairGuess())
