@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -17,11 +13,12 @@ from torch import Tensor
 
 from slam.adjustment import Adjusted, Part, in_scale_of
 from slam.config import Config
-from slam.frame import Correspondence, InverseDepth, Keyframe, PairGuess, PairPrediction
+from slam.edges import Edges
+from slam.frame import Correspondence, InverseDepth, Keyframe
 from slam.graph import Edge, Graph, rescaled_keyframe
 from slam.lie import se3_to_sim3, sim3_to_se3
 from slam.loops import Loop, LoopSearch, relative_edges, similarity
-from slam.mapping import covisibility, dense_flow, project_grid, relative
+from slam.mapping import relative
 from slam.optimization import BundleAdjustment, bundle_adjust, optimise_relative_poses
 from slam.places import Places
 from slam.predictors import Predictor
@@ -32,15 +29,7 @@ from slam.timing import Timings
 log = logging.getLogger(__name__)
 
 
-TOGETHER = 16  # pairs that are projected at once
 HURRIED = 2  # neighbours that keyframes are linked to while there are more to link
-BEHIND = 15  # niceness of threads that must not keep the frontend waiting
-
-
-def step_aside() -> None:
-    """Lets other threads go first: this one is not waited for (Linux has a priority a thread)."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
 
 
 class Backend:
@@ -54,9 +43,12 @@ class Backend:
         timings: Timings,
         places: Places,
         refine_focal: bool,
+        edges: Edges | None = None,
     ) -> None:
-        self.places = places
+        """Args: edges: how pairs of keyframes are measured; None = by flow."""
         self.predictor = predictor
+        self.edges = edges or Edges(predictor, graph, config)
+        self.places = places
         self.graph = graph
         self.config = config
         self.timings = timings
@@ -70,19 +62,17 @@ class Backend:
         self._intrinsics = graph.intrinsics  # likewise
         self._until: int | None = None  # index of the last image that counts; None = all
         self._adjusted: list[Adjusted] = []  # found and not yet published
-        self._measured_with: dict[Edge, Tensor] = {}
         self._relocaliser = Relocaliser(predictor, config, places)
         self._loops = LoopSearch(places, config, self._verify)
-        behind = step_aside if config.run.realtime else None
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
 
     def close(self) -> None:
         """Ends the helper threads."""
-        self._pool.shutdown()
+        self.edges.close()
 
     def reset(self) -> None:
         """Forgets what belonged to a discarded start."""
-        self._measured_with, self._adjusted = {}, []
+        self._adjusted = []
+        self.edges.clear()
         self.places.clear()
         self._loops.clear()
         self._free_focal_at = self.config.focal.first
@@ -108,8 +98,7 @@ class Backend:
             counts = settings.neighbours, settings.covisible_at_once
             if len(new) > 1:  # behind the camera: what is left out is measured at the end
                 counts = min(HURRIED, settings.neighbours), 0
-            pairs = [p for n in new for p in self._new_pairs(keyframes[: n + 1], n, *counts)]
-            self._measure(keyframes, pairs)
+            self._link(keyframes, new, *counts)
         keyframes = self._close_loops(keyframes, first)
         if self.refine_focal and number + 1 >= self._free_focal_at:
             self._free_focal_at = int(np.ceil((number + 1) * self.config.focal.growth))
@@ -143,23 +132,27 @@ class Backend:
             if self.hurry.is_set():
                 return
             keyframes = self.graph.keyframes()
-            pairs = self._all_pairs(keyframes)
             with self.timings.measure("final edges"):
-                self._measure(keyframes, self._stale(keyframes, pairs))
-                self.graph.keep_edges([e for i, j in pairs for e in ((i, j), (j, i))])
-                self._measured_with = {p: self._measured_with[p] for p in pairs}
+                self.edges.keep(self._link_all(keyframes))
             with self.timings.measure("final adjustment"):
                 self._adjust_all(keyframes, settings.global_iterations)
                 self.publish()
 
-    def _new_pairs(
-        self, keyframes: Sequence[Keyframe], number: int, neighbours: int, covisible: int
+    def _link(
+        self, keyframes: Sequence[Keyframe], new: Iterable[int], neighbours: int, covisible: int
     ) -> list[Edge]:
-        """Undirected (i, j), i < j, that link a new keyframe."""
-        near = self._neighbours(keyframes, number, neighbours)
-        T_WC = torch.stack([k.T_WC for k in keyframes])
-        far = self._covisible(keyframes[number], T_WC, {number, *near}, covisible)
-        return [(i, number) for i in sorted({*near, *far})]
+        """Measures edges from new keyframes to their neighbours and those that see the same."""
+        counts = neighbours, covisible, self._intrinsics
+        pairs = [p for n in new for p in self.edges.new_pairs(keyframes[: n + 1], n, *counts)]
+        self.edges.measure(keyframes, pairs, self._intrinsics)
+        return pairs
+
+    def _link_all(self, keyframes: Sequence[Keyframe]) -> list[Edge]:
+        """Measures all pairs that see the same, as far as that is not done; returns them."""
+        pairs = self.edges.all_pairs(keyframes, self._intrinsics)
+        stale = self.edges.stale(keyframes, pairs, self._intrinsics)
+        self.edges.measure(keyframes, stale, self._intrinsics)
+        return pairs
 
     # --- loops --------------------------------------------------------------------------------
 
@@ -173,7 +166,8 @@ class Backend:
                 if found.loops:
                     keyframes = self._bend(keyframes, found.loops)
                 both = found.loops + found.links
-                self._measure(keyframes, sorted({(v.older, v.newer) for v in both}))
+                pairs = sorted({(v.older, v.newer) for v in both})
+                self.edges.measure(keyframes, pairs, self._intrinsics)
                 if found.loops:
                     keyframes = self._adjust_after_loop(keyframes)
         return keyframes
@@ -211,103 +205,7 @@ class Backend:
         self._adjusted.append(Adjusted(poses, {}, self._intrinsics, newest, scales))
         return out
 
-    # --- edges --------------------------------------------------------------------------------
-
-    def _neighbours(
-        self, keyframes: Sequence[Keyframe], number: int, count: int | None = None
-    ) -> list[int]:
-        """The keyframes nearest in time, `count` before and after (default: as set)."""
-        count = self.config.bundle_adjustment.neighbours if count is None else count
-        order = sorted(range(len(keyframes)), key=lambda k: keyframes[k].frame.index)
-        place = order.index(number)
-        return [k for k in order[max(0, place - count) : place + count + 1] if k != number]
-
-    def _all_pairs(self, keyframes: Sequence[Keyframe]) -> list[Edge]:
-        pairs: set[Edge] = set()
-        count = self.config.bundle_adjustment.covisible
-        T_WC = torch.stack([k.T_WC for k in keyframes])
-        for i, keyframe in enumerate(keyframes):
-            linked = set(self._neighbours(keyframes, i))
-            linked |= set(self._covisible(keyframe, T_WC, {i, *linked}, count))
-            pairs |= {(min(i, j), max(i, j)) for j in linked}
-        return sorted(pairs)
-
-    def _covisible(self, this: Keyframe, T_WC: Tensor, without: set[int], count: int) -> list[int]:
-        """Keyframes that see what this one sees, those that moved least first, thinned in time.
-
-        Args: T_WC: [N, 7] of all keyframes. without: numbers that are not wanted.
-        """
-        settings, grid = self.config.bundle_adjustment, self.predictor.grid
-        share, flow = covisibility(grid, this.depth, relative(this.T_WC, T_WC), self._intrinsics)
-        fits = (share > settings.overlap) & (flow < settings.covisible_flow * grid.width)
-        picked: list[int] = []
-        for j in torch.where(fits, flow, torch.inf).argsort(stable=True).tolist():
-            if len(picked) == count or not fits[j]:
-                break
-            if j not in without and all(abs(j - k) > 1 for k in picked):
-                picked.append(j)
-        return picked
-
-    def _stale(self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]) -> list[Edge]:
-        """New pairs, and those whose flow, by the map, has moved since it was measured."""
-        known = [p for p in pairs if p in self._measured_with]
-        moved = set(pairs) - set(known)
-        for some in chunks(known, TOGETHER):
-            target, seen = self._induced(keyframes, some)
-            old = torch.stack([self._measured_with[p] for p in some])
-            step = torch.linalg.vector_norm(target - old, dim=-1)
-            median = torch.where(seen, step, torch.nan).nanmedian(-1).values
-            far = median > self.config.bundle_adjustment.remeasure
-            moved |= {p for p, stale in zip(some, far.tolist(), strict=True) if stale}
-        return [p for p in pairs if p in moved]
-
-    def _induced(
-        self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]
-    ) -> tuple[Tensor, Tensor]:
-        """Where the map says that i's grid pixels land in j [N, P, 2] px, and which are seen."""
-        depth = InverseDepth(
-            torch.stack([keyframes[i].depth.value for i, _ in pairs]),
-            torch.stack([keyframes[i].depth.information for i, _ in pairs]),
-        )
-        T_WC = [torch.stack([keyframes[k].T_WC for k in ends]) for ends in zip(*pairs, strict=True)]
-        return project_grid(self.predictor.grid, depth, relative(*T_WC), self._intrinsics)
-
-    def _measure(self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]) -> None:
-        """Measures undirected pairs, both ways, from the flow that the map induces."""
-        measured: dict[Edge, Correspondence] = {}
-        for some in chunks(pairs, TOGETHER):
-            ahead, _ = self._induced(keyframes, some)
-            back, _ = self._induced(keyframes, [(j, i) for i, j in some])
-            near = [j in self._neighbours(keyframes, i) for i, j in some]
-            one = partial(self._measure_pair, keyframes)
-            for edges in self._pool.map(one, some, ahead, back, near):
-                measured |= edges
-            self._measured_with |= dict(zip(some, (t.clone() for t in ahead), strict=True))
-        self.graph.set_edges(pairs, measured)
-
-    def _predict_pair(
-        self, keyframes: Sequence[Keyframe], pair: Edge, ahead: Tensor, back: Tensor
-    ) -> PairPrediction:
-        """A pair measured from the flow that the map induces: ahead and back, targets [P, 2] px."""
-        guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (ahead, back)))
-        first, second = (keyframes[k].frame.features for k in pair)
-        return self.predictor.pair(first, second, guess, fine=True, one_thread=True)
-
-    def _measure_pair(
-        self,
-        keyframes: Sequence[Keyframe],
-        pair: Edge,
-        ahead: Tensor,
-        back: Tensor,
-        near: bool,
-    ) -> dict[Edge, Correspondence]:
-        """Both directions of a pair; those that match too little only where it is `near`."""
-        i, j = pair
-        prediction = self._predict_pair(keyframes, pair, ahead, back)
-        minimum = self.config.bundle_adjustment.minimum_match
-        edges = {(i, j): prediction.forward, (j, i): prediction.backward}
-        share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}
-        return {e: c for e, c in edges.items() if near or share[e] > minimum}
+    # --- adjustment ---------------------------------------------------------------------------
 
     def _adjust_window(self, keyframes: Sequence[Keyframe], number: int) -> Sequence[Keyframe]:
         """The last keyframes move; those linked to them take part as they are."""
@@ -449,8 +347,3 @@ class Backend:
             old = keyframes[k]
             out[k] = replace(old, T_WC=poses.get(k, old.T_WC), depth=depths.get(k, old.depth))
         return out
-
-
-def chunks(pairs: Sequence[Edge], size: int) -> Iterator[Sequence[Edge]]:
-    """The pairs in order, `size` at a time."""
-    return (pairs[n : n + size] for n in range(0, len(pairs), size))

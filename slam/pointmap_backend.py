@@ -13,19 +13,19 @@ from slam.adjustment import Adjusted, Part
 from slam.backend import Backend
 from slam.config import Config
 from slam.frame import (
-    Correspondence,
     FusedPointmap,
     InverseDepth,
     Keyframe,
     PairGuess,
     Pointmap,
 )
-from slam.graph import Edge, Graph
+from slam.graph import Graph
 from slam.initialization import identity
 from slam.lie import se3_to_sim3
-from slam.optimization import PointmapFactor, factor_of, optimise_pose_graph
+from slam.optimization import optimise_pose_graph
 from slam.places import Places
 from slam.pointmap_attempt import solve
+from slam.pointmap_edges import PointmapEdges
 from slam.pointmap_fusion import grid_depth, known_points
 from slam.pointmap_residuals import on_rays
 from slam.predictors import PointmapPredictor
@@ -52,9 +52,11 @@ class PointmapBackend(Backend):
         places: Places,
         calibrated: bool,
     ) -> None:
-        super().__init__(predictor, graph, config, timings, places, refine_focal=not calibrated)
+        edges = PointmapEdges(predictor, graph, config)
+        parts = graph, config, timings, places
+        super().__init__(predictor, *parts, refine_focal=not calibrated, edges=edges)
+        self._factors = edges.factors
         self.settings = config.pointmap
-        self._factors: dict[Edge, PointmapFactor] = {}  # (matched in, whose pixels)
         self._calibration = SelfCalibration(graph.intrinsics, config.pointmap)
         self._pinhole = calibrated  # as known now
         self._readout_at = float("inf")  # pointmaps are taken as of one moment
@@ -68,8 +70,7 @@ class PointmapBackend(Backend):
         with self.timings.measure("backend edges", number):
             counts = counts.neighbours, counts.covisible_at_once
             new = range(first, number + 1)
-            pairs = [p for n in new for p in self._new_pairs(keyframes[: n + 1], n, *counts)]
-            self._measure(keyframes, pairs)
+            pairs = self._link(keyframes, new, *counts)
         self._calibrate(keyframes)
         keyframes = self._close_loops(keyframes, first)
         with self.timings.measure("backend pose graph", number):
@@ -116,7 +117,7 @@ class PointmapBackend(Backend):
         self._intrinsics = self.graph.intrinsics
         keyframes = self.graph.keyframes()
         with self.timings.measure("final edges"):
-            self._measure(keyframes, self._stale(keyframes, self._all_pairs(keyframes)))
+            self._link_all(keyframes)
         self._calibrate(keyframes)
         with self.timings.measure("final adjustment"):
             self._adjust_poses(keyframes, set(range(1, len(keyframes))))
@@ -138,32 +139,6 @@ class PointmapBackend(Backend):
         if self._pinhole:
             log.info("the camera is known from %d keyframes: pixels, not rays", len(keyframes))
         self._adjusted.append(Adjusted({}, {}, self._intrinsics, len(keyframes) - 1))
-
-    def _stale(self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge]) -> list[Edge]:
-        """New pairs: a network sees no more in the same two images when it looks again."""
-        return [p for p in pairs if p not in self._measured_with]
-
-    def _measure_pair(
-        self,
-        keyframes: Sequence[Keyframe],
-        pair: Edge,
-        ahead: Tensor,
-        back: Tensor,
-        near: bool,
-    ) -> dict[Edge, Correspondence]:
-        """Both directions of a pair; none where it is not `near` and either matches too little."""
-        i, j = pair
-        prediction = self._predict_pair(keyframes, pair, ahead, back)
-        if prediction.ahead is None or prediction.behind is None:
-            raise TypeError("wanted a predictor of pointmaps")
-        edges = {(i, j): prediction.forward, (j, i): prediction.backward}
-        share = [float((c.weight > 0).float().mean()) for c in edges.values()]
-        if not near and min(share) < self.settings.edge_overlap:
-            return {}
-        most = self.settings.edge_matches
-        self._factors[j, i] = factor_of(j, i, prediction.ahead, most)
-        self._factors[i, j] = factor_of(i, j, prediction.behind, most)
-        return edges
 
     def _adjust_poses(self, keyframes: Sequence[Keyframe], free: set[int]) -> Sequence[Keyframe]:
         """Pose graph of some keyframes and those linked to them; scales go into their points."""

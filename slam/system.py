@@ -9,9 +9,10 @@ from collections.abc import Callable
 import cv2
 import torch
 
-from slam.backend import Backend, step_aside
+from slam.backend import Backend
 from slam.camera import Camera
 from slam.config import Config
+from slam.edges import step_aside
 from slam.frame import Image, Keyframe, Step
 from slam.frontend import Frontend
 from slam.graph import Graph

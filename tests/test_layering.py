@@ -56,6 +56,8 @@ ORDER = [
     "frontend",
     "pointmap_attempt",
     "pointmap_frontend",
+    "edges",
+    "pointmap_edges",
     "adjustment",
     "backend",
     "self_calibration",

@@ -1,0 +1,187 @@
+"""Edges of the map: which keyframes are compared, and where the pixels of one are in the other."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from slam.config import Config
+from slam.frame import (
+    Correspondence,
+    Intrinsics,
+    InverseDepth,
+    Keyframe,
+    PairGuess,
+    PairPrediction,
+)
+from slam.graph import Edge, Graph
+from slam.mapping import covisibility, dense_flow, project_grid, relative
+from slam.predictors import Predictor
+
+TOGETHER = 16  # pairs that are projected at once
+BEHIND = 15  # niceness of threads that must not keep the frontend waiting
+
+
+def step_aside() -> None:
+    """Lets other threads go first: this one is not waited for (Linux has a priority a thread)."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
+
+
+class Edges:
+    """Chooses and measures pairs of keyframes, and puts what is found into the graph."""
+
+    def __init__(self, predictor: Predictor, graph: Graph, config: Config) -> None:
+        self.predictor = predictor
+        self.graph = graph
+        self.config = config
+        self._measured_with: dict[Edge, Tensor] = {}  # flow [P, 2] that the map induced then
+        behind = step_aside if config.run.realtime else None
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
+
+    def close(self) -> None:
+        """Ends the helper threads."""
+        self._pool.shutdown()
+
+    def clear(self) -> None:
+        """Forgets all pairs, as the graph has."""
+        self._measured_with = {}
+
+    def keep(self, pairs: Sequence[Edge]) -> None:
+        """Drops every edge but those between the given pairs, which are all measured."""
+        self.graph.keep_edges([e for i, j in pairs for e in ((i, j), (j, i))])
+        self._measured_with = {p: self._measured_with[p] for p in pairs}
+
+    def new_pairs(
+        self,
+        keyframes: Sequence[Keyframe],
+        number: int,
+        neighbours: int,
+        covisible: int,
+        intrinsics: Intrinsics,
+    ) -> list[Edge]:
+        """Undirected (i, j), i < j, that link a new keyframe."""
+        near = self._neighbours(keyframes, number, neighbours)
+        T_WC = torch.stack([k.T_WC for k in keyframes])
+        seen = self._covisible(keyframes[number], T_WC, {number, *near}, covisible, intrinsics)
+        return [(i, number) for i in sorted({*near, *seen})]
+
+    def all_pairs(self, keyframes: Sequence[Keyframe], intrinsics: Intrinsics) -> list[Edge]:
+        """Undirected (i, j), i < j, between all keyframes that see the same."""
+        pairs: set[Edge] = set()
+        count = self.config.bundle_adjustment.covisible
+        T_WC = torch.stack([k.T_WC for k in keyframes])
+        for i, keyframe in enumerate(keyframes):
+            linked = set(self._neighbours(keyframes, i))
+            linked |= set(self._covisible(keyframe, T_WC, {i, *linked}, count, intrinsics))
+            pairs |= {(min(i, j), max(i, j)) for j in linked}
+        return sorted(pairs)
+
+    def stale(
+        self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge], intrinsics: Intrinsics
+    ) -> list[Edge]:
+        """New pairs, and those whose flow, by the map, has moved since it was measured."""
+        known = [p for p in pairs if p in self._measured_with]
+        moved = set(pairs) - set(known)
+        for some in chunks(known, TOGETHER):
+            target, seen = self._induced(keyframes, some, intrinsics)
+            old = torch.stack([self._measured_with[p] for p in some])
+            step = torch.linalg.vector_norm(target - old, dim=-1)
+            median = torch.where(seen, step, torch.nan).nanmedian(-1).values
+            far = median > self.config.bundle_adjustment.remeasure
+            moved |= {p for p, stale in zip(some, far.tolist(), strict=True) if stale}
+        return [p for p in pairs if p in moved]
+
+    def measure(
+        self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge], intrinsics: Intrinsics
+    ) -> None:
+        """Measures undirected pairs, both ways, from the flow that the map induces."""
+        measured: dict[Edge, Correspondence] = {}
+        for some in chunks(pairs, TOGETHER):
+            ahead, _ = self._induced(keyframes, some, intrinsics)
+            back, _ = self._induced(keyframes, [(j, i) for i, j in some], intrinsics)
+            near = [j in self._neighbours(keyframes, i) for i, j in some]
+            one = partial(self._measure_pair, keyframes)
+            for edges in self._pool.map(one, some, ahead, back, near):
+                measured |= edges
+            self._measured_with |= dict(zip(some, (t.clone() for t in ahead), strict=True))
+        self.graph.set_edges(pairs, measured)
+
+    def _neighbours(
+        self, keyframes: Sequence[Keyframe], number: int, count: int | None = None
+    ) -> list[int]:
+        """The keyframes nearest in time, `count` before and after (default: as set)."""
+        count = self.config.bundle_adjustment.neighbours if count is None else count
+        order = sorted(range(len(keyframes)), key=lambda k: keyframes[k].frame.index)
+        place = order.index(number)
+        return [k for k in order[max(0, place - count) : place + count + 1] if k != number]
+
+    def _covisible(
+        self,
+        this: Keyframe,
+        T_WC: Tensor,
+        without: set[int],
+        count: int,
+        intrinsics: Intrinsics,
+    ) -> list[int]:
+        """Keyframes that see what this one sees, those that moved least first, thinned in time.
+
+        Args: T_WC: [N, 7] of all keyframes. without: numbers that are not wanted.
+        """
+        settings, grid = self.config.bundle_adjustment, self.predictor.grid
+        share, flow = covisibility(grid, this.depth, relative(this.T_WC, T_WC), intrinsics)
+        fits = (share > settings.overlap) & (flow < settings.covisible_flow * grid.width)
+        picked: list[int] = []
+        for j in torch.where(fits, flow, torch.inf).argsort(stable=True).tolist():
+            if len(picked) == count or not fits[j]:
+                break
+            if j not in without and all(abs(j - k) > 1 for k in picked):
+                picked.append(j)
+        return picked
+
+    def _induced(
+        self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge], intrinsics: Intrinsics
+    ) -> tuple[Tensor, Tensor]:
+        """Where the map says that i's grid pixels land in j [N, P, 2] px, and which are seen."""
+        depth = InverseDepth(
+            torch.stack([keyframes[i].depth.value for i, _ in pairs]),
+            torch.stack([keyframes[i].depth.information for i, _ in pairs]),
+        )
+        T_WC = [torch.stack([keyframes[k].T_WC for k in ends]) for ends in zip(*pairs, strict=True)]
+        return project_grid(self.predictor.grid, depth, relative(*T_WC), intrinsics)
+
+    def _predict_pair(
+        self, keyframes: Sequence[Keyframe], pair: Edge, ahead: Tensor, back: Tensor
+    ) -> PairPrediction:
+        """A pair measured from the flow that the map induces: ahead and back, targets [P, 2] px."""
+        guess = PairGuess(*(dense_flow(self.predictor.grid, t) for t in (ahead, back)))
+        first, second = (keyframes[k].frame.features for k in pair)
+        return self.predictor.pair(first, second, guess, fine=True, one_thread=True)
+
+    def _measure_pair(
+        self,
+        keyframes: Sequence[Keyframe],
+        pair: Edge,
+        ahead: Tensor,
+        back: Tensor,
+        near: bool,
+    ) -> dict[Edge, Correspondence]:
+        """Both directions of a pair; those that match too little only where it is `near`."""
+        i, j = pair
+        prediction = self._predict_pair(keyframes, pair, ahead, back)
+        minimum = self.config.bundle_adjustment.minimum_match
+        edges = {(i, j): prediction.forward, (j, i): prediction.backward}
+        share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}
+        return {e: c for e, c in edges.items() if near or share[e] > minimum}
+
+
+def chunks(pairs: Sequence[Edge], size: int) -> Iterator[Sequence[Edge]]:
+    """The pairs in order, `size` at a time."""
+    return (pairs[n : n + size] for n in range(0, len(pairs), size))
