@@ -1,0 +1,210 @@
+"""Loops: believed once several keyframes say the same, and only where the map may be so wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from slam.config import Config, load_config
+from slam.corners import Corners
+from slam.evaluation import evaluate
+from slam.frame import Features, Frame, InverseDepth, Keyframe
+from slam.graph import rescaled_keyframe
+from slam.lie import se3_to_sim3, sim3_act, sim3_exp, sim3_inv, sim3_mul, sim3_to_se3
+from slam.loops import Found, LoopSearch
+from slam.places import Places
+from slam.retrieval import Candidate
+from slam.sources import Source, open_source
+from slam.system import Slam
+from slam.trajectory import Trajectory
+
+SAMPLE = Path(__file__).parents[1] / "datasets" / "sample"
+COUNT = 40
+STEP = 0.5  # m between keyframes
+
+
+class AllAlike(Places):
+    """Every keyframe looks like the ones that a test says."""
+
+    def __init__(self, config: Config, alike: dict[int, Sequence[int]]) -> None:
+        super().__init__(config)
+        self.alike = alike
+        self.asked = -1
+
+    def corners(self, keyframe: Keyframe) -> Corners:
+        self.asked = keyframe.frame.index
+        return Corners(np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8))
+
+    def similar(
+        self, corners: Corners, most: int, *, exclude_after: int | None = None
+    ) -> list[Candidate]:
+        found = [n for n in self.alike.get(self.asked, ()) if n <= (exclude_after or 0)]
+        return [Candidate(n, 1.0) for n in found[:most]]
+
+
+def keyframe(index: int, T_WC: Tensor) -> Keyframe:
+    """A keyframe that sees what is 2 m away."""
+    empty = torch.zeros(1)
+    features = Features(empty, empty, empty)
+    depth = InverseDepth(torch.full((100,), 0.5), torch.ones(100))
+    return Keyframe(Frame(index, float(index), float(index), features), T_WC, depth)
+
+
+def circle() -> list[Keyframe]:
+    """Once round and a quarter more: the last 8 keyframes are where the first ones were."""
+    out = []
+    for n in range(COUNT):
+        angle = 2 * np.pi * n / (COUNT - 8)
+        radius = STEP * (COUNT - 8) / (2 * np.pi)
+        twist = torch.zeros(7, dtype=torch.float64)
+        twist[4] = -angle
+        T = sim3_to_se3(sim3_exp(twist))
+        T[0], T[2] = radius * np.cos(angle), radius * np.sin(angle)
+        out.append(keyframe(n, T))
+    return out
+
+
+def bent(keyframes: Sequence[Keyframe], twist: Sequence[float]) -> list[Keyframe]:
+    """Keyframes with a drift that grows evenly to `twist` at the last one."""
+    out = []
+    for n, one in enumerate(keyframes):
+        drift = torch.tensor(twist, dtype=torch.float64) * n / (len(keyframes) - 1)
+        T = sim3_mul(sim3_exp(drift), se3_to_sim3(one.T_WC))
+        out.append(rescaled_keyframe(one, sim3_to_se3(T), float(T[7])))
+    return out
+
+
+def true_pairs(truth: Sequence[Keyframe], now: Sequence[Keyframe]) -> Callable[..., Tensor | None]:
+    """What a perfect verification says of keyframes whose map is bent."""
+    sizes = [float(t.depth.value[0] / n.depth.value[0]) for t, n in zip(truth, now, strict=True)]
+
+    def verify(_: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
+        T = sim3_mul(sim3_inv(se3_to_sim3(truth[older].T_WC)), se3_to_sim3(truth[newer].T_WC))
+        T[:3] *= sizes[older]
+        T[7] = sizes[older] / sizes[newer]
+        return T
+
+    return verify
+
+
+def search(
+    now: list[Keyframe], alike: dict[int, Sequence[int]], verify: Callable[..., Tensor | None]
+) -> list[Found]:
+    """What each keyframe in turn finds."""
+    made = LoopSearch(AllAlike(Config(), alike), Config(), verify)
+    return [made.find(now[: n + 1], n, {n - 1, n - 2} & {*range(n)}) for n in range(len(now))]
+
+
+DRIFT = (0.4, 0.2, -0.3, 0.02, 0.1, 0.03, 0.15)
+REVISITED = {n: (n - (COUNT - 8), n - (COUNT - 8) + 1) for n in range(COUNT - 8, COUNT)}
+
+
+def test_a_loop_is_believed_when_two_keyframes_say_the_same() -> None:
+    truth = circle()
+    now = bent(truth, DRIFT)
+    found = search(now, REVISITED, true_pairs(truth, now))
+    first = next(n for n, f in enumerate(found) if f.loops)
+    assert first == COUNT - 7  # the second of those that look like earlier ones
+    assert {v.newer for v in found[first].loops} == {COUNT - 8, COUNT - 7}
+    loop = found[first].loops[-1]
+    T_Wo = se3_to_sim3(now[loop.older].T_WC)
+    there = sim3_act(sim3_mul(T_Wo, loop.T_on), torch.zeros(3, dtype=torch.float64))
+    turned_back = true_pairs(truth, now)(now, loop.older, loop.newer)
+    assert turned_back is not None and torch.allclose(loop.T_on, turned_back)
+    assert (there - now[loop.newer].T_WC[:3]).norm() > 0.1  # the map was off, and says so
+
+
+def test_one_keyframe_alone_is_not_believed() -> None:
+    truth = circle()
+    now = bent(truth, DRIFT)
+    found = search(now, {COUNT - 1: (5, 6, 7)}, true_pairs(truth, now))
+    assert not any(f.loops for f in found)
+
+
+def test_votes_that_contradict_each_other_are_not_believed() -> None:
+    truth = circle()
+    now = bent(truth, DRIFT)
+    right = true_pairs(truth, now)
+    rng = np.random.default_rng(0)
+
+    def verify(keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
+        T = right(keyframes, older, newer)
+        assert T is not None
+        return sim3_mul(sim3_exp(torch.from_numpy(rng.normal(0, 0.3, 7))), T)
+
+    assert not any(f.loops for f in search(now, REVISITED, verify))
+
+
+def test_a_place_that_only_looks_the_same_is_not_believed() -> None:
+    """Half round, a room like the first one: it would fold the map by several metres."""
+    truth = circle()
+    same = {n: (n - 16, n - 15) for n in range(16, COUNT)}
+
+    def verify(_: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
+        T = torch.zeros(8, dtype=torch.float64)
+        T[6:] = 1.0
+        T[2] = 0.5 * (newer - older - 16)
+        return T
+
+    assert not any(f.loops for f in search(truth, same, verify))
+
+
+def test_what_the_map_knows_already_is_a_link_and_no_loop() -> None:
+    truth = circle()
+    found = search(truth, REVISITED, true_pairs(truth, truth))
+    assert not any(f.loops for f in found)
+    assert {v.newer for f in found for v in f.links} == set(REVISITED)
+
+
+# --- on images -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def there_and_back() -> tuple[Slam, Source]:
+    """The sample's first third forwards and backwards, every second image."""
+    from slam.sources.looped import LoopedSource
+
+    source = open_source(SAMPLE, end=100, stride=2)
+    config = load_config(None, ["source.path=" + str(SAMPLE)])
+    slam = Slam(source.camera, config, calibrated=True)
+    for image in LoopedSource(source, 2).images():
+        slam.feed(image)
+    slam.backend.publish()
+    return slam, source
+
+
+def error(keyframes: Sequence[Keyframe], truth: Sequence[Keyframe]) -> float:
+    """RMSE of positions after Sim(3) alignment."""
+    both = [
+        Trajectory(np.arange(len(keys), dtype=float), torch.stack([k.T_WC for k in keys]).numpy())
+        for keys in (keyframes, truth)
+    ]
+    return evaluate(*both).ate_sim3.rmse
+
+
+def test_a_bent_map_is_mended_where_the_camera_comes_back(
+    there_and_back: tuple[Slam, Source],
+) -> None:
+    slam, _ = there_and_back
+    good = slam.graph.keyframes()
+    assert len(good) > 14
+    half = len(good) // 2
+    edges = slam.graph.edges()
+    slam.graph.keep_edges([e for e in edges if abs(e[0] - e[1]) <= 3])
+    now = bent(good, (0.06, 0.03, -0.05, 0.02, 0.05, 0.01, 0.12))
+    before = error(now, good)
+    slam.backend.places.clear()
+    slam.backend._loops.clear()
+    mended = slam.backend._close_loops(now, half)
+    slam.close()
+    assert error(mended, good) < 0.2 * before
+    scale = [
+        float(m.depth.value.median() / g.depth.value.median())
+        for m, g in zip(mended, good, strict=True)
+    ]
+    assert np.log(scale).std() < 0.05  # distances of all keyframes are of one size again
