@@ -46,6 +46,11 @@ class Edges:
         behind = step_aside if config.run.realtime else None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
 
+    @property
+    def held(self) -> object:
+        """All that is kept of the edges besides what the graph has."""
+        return self._measured_with
+
     def close(self) -> None:
         """Ends the helper threads."""
         self._pool.shutdown()

@@ -21,6 +21,11 @@ class PointmapEdges(Edges):
         super().__init__(predictor, graph, config)
         self.factors: dict[Edge, PointmapFactor] = {}  # (matched in, whose pixels)
 
+    @property
+    def held(self) -> object:
+        """With the factors."""
+        return [super().held, self.factors]
+
     def stale(
         self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge], intrinsics: Intrinsics
     ) -> list[Edge]:

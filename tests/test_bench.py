@@ -24,7 +24,15 @@ from slam.bench.memory import keyframe_memory, peak_memory, resident_memory
 from slam.bench.speed import EVERYTHING, solving_everything
 from slam.config import Config
 from slam.evaluation import evaluate
-from slam.frame import Correspondence, Features, Frame, FrameRecord, InverseDepth, Keyframe
+from slam.frame import (
+    Correspondence,
+    Features,
+    Frame,
+    FrameRecord,
+    FusedPointmap,
+    InverseDepth,
+    Keyframe,
+)
 from slam.frame import TrackState as State
 from slam.graph import Graph
 from slam.kernels import dense_ba_step
@@ -193,6 +201,16 @@ def test_a_keyframes_memory_is_the_bytes_of_its_tensors() -> None:
     assert memory.edges == pytest.approx(2 * 1200 / 4 / 1e6)
     assert memory.frames == pytest.approx(150 / 1e6)
     assert memory.total == pytest.approx((6800 + 800 + 600 + 150) / 1e6)
+
+
+def test_pointmaps_and_what_edges_hold_besides_count_too() -> None:
+    graph = small_graph(4, together=False)
+    points = FusedPointmap(torch.zeros(10, 20, 3), torch.zeros(10, 20), 1)
+    graph.add_keyframe(replace(graph.keyframe(0), pointmap=points))
+    plain, memory = keyframe_memory(graph), keyframe_memory(graph, [torch.zeros(1000)])
+    assert memory is not None and plain is not None
+    assert memory.points == pytest.approx(10 * 20 * 4 * 4 / 5 / 1e6)
+    assert memory.edges - plain.edges == pytest.approx(4000 / 5 / 1e6)
 
 
 def test_a_view_holds_all_of_its_storage_and_a_shared_one_counts_once() -> None:

@@ -22,21 +22,24 @@ STATM = Path("/proc/self/statm")
 class KeyframeMemory:
     """Bytes that the map holds for a keyframe, on average, in MB (1e6 bytes)."""
 
-    images: float  # working images and texture
+    images: float  # working images and texture; a network's tokens, too
     depth: float  # inverse depths and their information
+    points: float  # fused pointmaps; the flow has none
     edges: float  # its share of the measurements between keyframes
     frames: float  # packed measurements of the frames that hang on keyframes
 
     @property
     def total(self) -> float:
-        return self.images + self.depth + self.edges + self.frames
+        return self.images + self.depth + self.points + self.edges + self.frames
 
     def to_dict(self) -> dict[str, float]:
         return dataclasses.asdict(self) | {"total": self.total}
 
 
-def keyframe_memory(graph: Graph) -> KeyframeMemory | None:
+def keyframe_memory(graph: Graph, factors: object = ()) -> KeyframeMemory | None:
     """Of the map as it is; None where it has no keyframe.
+
+    Args: factors: what the edges hold besides the graph's measurements.
 
     A storage that several tensors share counts once, and whole: a view of a larger tensor holds all
     of it.
@@ -48,7 +51,8 @@ def keyframe_memory(graph: Graph) -> KeyframeMemory | None:
     parts = (
         [k.frame.features for k in keyframes],
         [k.depth for k in keyframes],
-        graph.edges(),
+        [k.pointmap for k in keyframes],
+        [graph.edges(), factors],
         [r.measurement for r in graph.records()],
     )
     return KeyframeMemory(*(_held(part, seen) / MEGABYTE / len(keyframes) for part in parts))

@@ -145,7 +145,10 @@ def measure_speed(config: Config, *, passes: int = 1, marks: Sequence[int] = ())
         with interrupt.watching():
             _play(slam, source, live, interrupt, notes)
             stages = slam.timings.stages()
-            memory, edges = keyframe_memory(slam.graph), len(slam.graph.edges())
+            memory, edges = (
+                keyframe_memory(slam.graph, slam.backend.edges.held),
+                len(slam.graph.edges()),
+            )
             loop_error, length = _keyframe_error(slam, source)
             if interrupt.count > 1:
                 slam.hurry()

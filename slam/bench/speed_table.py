@@ -88,7 +88,8 @@ def _memory(result: SpeedResult) -> list[str]:
     if held is not None:
         lines.append(
             f"a keyframe     holds {held.total:.3f} MB: images {held.images:.3f}, "
-            f"depths {held.depth:.3f}, edges {held.edges:.3f}, its frames {held.frames:.3f}"
+            f"depths {held.depth:.3f}, points {held.points:.3f}, edges {held.edges:.3f}, "
+            f"its frames {held.frames:.3f}"
         )
     if result.resident_slope_mb is not None:
         lines.append(f"               the process grew by {result.resident_slope_mb:.3f} MB each")
