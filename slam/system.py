@@ -18,7 +18,8 @@ from slam.graph import Graph
 from slam.initialization import known_depths
 from slam.pointmap_backend import PointmapBackend
 from slam.pointmap_frontend import PointmapFrontend
-from slam.predictors import PointmapPredictor, make_predictor
+from slam.predictors import PointmapPredictor
+from slam.predictors.factory import make_predictor
 from slam.refinement import fill_gaps, refine_frames
 from slam.timing import Timings
 

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from slam.config import Config
-from slam.predictors import make_predictor
+from slam.predictors.factory import make_predictor
 from slam.relocalization import orb
 from slam.rendering import render_depth, sample_times, sample_trajectory
 from slam.rendering.rooms import sample_room_builder

@@ -17,8 +17,8 @@ from slam.config import Config, PointmapSettings, SimulatedSettings
 from slam.evaluation.alignment import transform_points, umeyama
 from slam.frame import Image, Step
 from slam.predictors import Grid, PointmapPredictor
-from slam.predictors.pointmap import SimulatedViews
 from slam.predictors.simulated import SimulatedNetwork
+from slam.predictors.simulated_views import SimulatedViews
 from slam.system import Slam
 
 WORLD = CountingWorld()  # keeps the depth maps it has cast

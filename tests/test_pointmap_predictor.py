@@ -18,10 +18,12 @@ from slam.config import Config, SimulatedSettings
 from slam.frame import Correspondence, PairGuess, PairPrediction, Pointmap, PointmapMatch
 from slam.lie import se3_act, se3_inv, se3_mul
 from slam.matching import overlap
-from slam.predictors import FlowPredictor, Grid, PointmapPredictor, make_predictor
-from slam.predictors.pointmap import LoadedViews, SimulatedViews, whole_patches
+from slam.predictors import FlowPredictor, Grid, PointmapPredictor
+from slam.predictors.factory import make_predictor
+from slam.predictors.pointmap import LoadedViews, whole_patches
 from slam.predictors.posed_depth import RoomDepth, SourceDepth
 from slam.predictors.simulated import SimulatedNetwork
+from slam.predictors.simulated_views import SimulatedViews
 from slam.sources import open_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
