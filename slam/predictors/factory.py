@@ -76,7 +76,8 @@ def _load_network(settings: PointmapSettings) -> PointmapNetwork:
     if settings.device == "cuda" and not found:
         raise ValueError("pointmap.device: wanted a GPU, found none; take auto or cpu")
     network = load_pointmap_network(settings.checkpoint)
-    return network.place("cuda" if found and settings.device != "cpu" else "cpu")
+    network.place("cuda" if found and settings.device != "cpu" else "cpu")
+    return network.compile_parts() if settings.compiled else network
 
 
 def simulated_views(config: Config, width: int, height: int) -> SimulatedViews:
