@@ -98,7 +98,7 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     if options.checkpoint is not None:
-        from slam.networks.checkpoints import describe_checkpoint
+        from slam.checkpoints import describe_checkpoint
 
         print(describe_checkpoint(options.checkpoint))
         return 0
@@ -193,7 +193,10 @@ def _add_doctor(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
     command = commands.add_parser("doctor", help="what works on this machine, and what is missing")
     command.set_defaults(command=_doctor)
     command.add_argument(
-        "--checkpoint", metavar="FILE", type=Path, help="only say what this file of weights is"
+        "--checkpoint",
+        metavar="FILE",
+        type=Path,
+        help="only say what these weights or this codebook are",
     )
     return command
 

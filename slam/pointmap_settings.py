@@ -178,6 +178,9 @@ class PointmapSettings(Section):
 
     checkpoint: str = setting("", help="file with the weights of MASt3R or DUSt3R")
     device: Literal["auto", "cpu", "cuda"] = setting("auto", help="of the network; auto: a GPU's")
+    compiled: bool = setting(
+        False, help="the network by torch.compile: minutes at the first images, then faster"
+    )
     long_side: int = setting(
         512, unit="px", help="long side of the working images", minimum=32, maximum=2048
     )

@@ -20,7 +20,8 @@ from slam.initialization import known_depths
 from slam.places import Places
 from slam.pointmap_backend import PointmapBackend
 from slam.pointmap_frontend import PointmapFrontend
-from slam.predictors import PointmapPredictor, make_predictor
+from slam.predictors import PointmapPredictor
+from slam.predictors.factory import make_predictor
 from slam.refinement import fill_gaps, refine_frames
 from slam.timing import Timings
 

@@ -11,7 +11,7 @@ import yaml
 
 from slam.config import Config
 from slam.corners import orb
-from slam.predictors import make_predictor
+from slam.predictors.factory import make_predictor
 from slam.rendering import render_depth, sample_times, sample_trajectory
 from slam.rendering.rooms import sample_room_builder
 from slam.sources import Source, open_source

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from slam.bench import network
 from slam.networks.pointmap import PointmapNetwork
 from slam.networks.pointmap_sizes import PointmapSizes, TransformerSizes
 
@@ -20,17 +20,8 @@ CALL = (  # of the heads of attention, which leave no trace in the tensors
 
 
 def random_network(sizes: PointmapSizes = SIZES) -> PointmapNetwork:
-    """With weights as before training, but norms and biases that do something."""
-    generator = torch.Generator().manual_seed(7)
-    shapes = {name: value.shape for name, value in PointmapNetwork(sizes).state_dict().items()}
-    tensors = {}
-    for name, shape in shapes.items():
-        scale = 0.1 if len(shape) == 1 else (3 / math.prod(shape[1:])) ** 0.5
-        tensors[name] = scale * (2 * torch.rand(shape, generator=generator) - 1)
-        if "norm" in name and name.endswith("weight"):
-            tensors[name] += 1
-    heads = (sizes.encoder.heads, sizes.decoder.heads)
-    return PointmapNetwork.from_state_dict(tensors, heads)
+    """Small, if not said otherwise."""
+    return network.random_network(sizes)
 
 
 def agreeing_network() -> PointmapNetwork:
@@ -39,17 +30,17 @@ def agreeing_network() -> PointmapNetwork:
     Tokens do not reach the heads, whose biases hold a patch's points, so that both images of all
     pairs are the same.
     """
-    network = random_network()
+    made = random_network()
     cells = torch.arange(16) / 16
     v, u = torch.meshgrid(cells, cells, indexing="ij")
     points = torch.stack([u - 0.5, v - 0.5, torch.full_like(u, 1.0), torch.ones_like(u)])
-    for head in (network.downstream_head1, network.downstream_head2):
+    for head in (made.downstream_head1, made.downstream_head2):
         head.proj.weight.zero_()
         head.proj.bias.copy_(points.flatten())
         local = head.head_local_features.fc2
         local.weight.zero_()
         local.bias.copy_(_waves(u, v).flatten())
-    return network
+    return made
 
 
 def _waves(u: Tensor, v: Tensor) -> Tensor:

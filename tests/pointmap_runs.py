@@ -15,10 +15,11 @@ from torch import Tensor
 from slam.camera import Camera
 from slam.config import Config, PointmapSettings, SimulatedSettings
 from slam.evaluation.alignment import transform_points, umeyama
-from slam.frame import Image, Step
+from slam.frame import Image, PointmapView, Step
 from slam.predictors import Grid, PointmapPredictor
-from slam.predictors.pointmap import SimulatedViews
+from slam.predictors.pointmap import Tokens
 from slam.predictors.simulated import SimulatedNetwork
+from slam.predictors.simulated_views import SimulatedViews
 from slam.system import Slam
 
 WORLD = CountingWorld()  # keeps the depth maps it has cast
@@ -50,6 +51,21 @@ class Finished:
         return [step.record.index for step in self.steps]
 
 
+@dataclass(frozen=True, slots=True)
+class InUnits:
+    """A network whose points are in other units than metres."""
+
+    network: SimulatedViews
+    metre: float  # in its units
+
+    def encode(self, image: Image, rgb: Tensor) -> Tokens:
+        return self.network.encode(image, rgb)
+
+    def decode(self, first: Tokens, second: Tokens) -> tuple[PointmapView, PointmapView]:
+        one, two = self.network.decode(first, second)
+        return replace(one, X=one.X * self.metre), replace(two, X=two.X * self.metre)
+
+
 def path_error(T_WC: Sequence[Tensor], frames: Sequence[int]) -> float:
     truth = np.stack([WORLD.read(index).T_WC[:3].numpy() for index in frames])
     positions = np.stack([pose[:3].numpy() for pose in T_WC])
@@ -77,15 +93,20 @@ def configured(
 
 @contextmanager
 def started(
-    config: Config, *, focal_factor: float | None = None, blind: Sequence[int] = ()
+    config: Config,
+    *,
+    focal_factor: float | None = None,
+    blind: Sequence[int] = (),
+    metre: float = 1.0,
 ) -> Iterator[Slam]:
     """The system on the room. Args: focal_factor: how wrong the guess is; None = calibrated.
 
-    blind: frames without depth and pose.
+    blind: frames without depth and pose. metre: in the units of the network's points.
     """
     known = [n for n in range(300) if n not in blind]
     views = SimulatedViews(SimulatedNetwork(WORLD, config.simulated), known)
-    predictor = PointmapPredictor(views, Grid(CAMERA.width, CAMERA.height, STRIDE), config.matching)
+    grid = Grid(CAMERA.width, CAMERA.height, STRIDE)
+    predictor = PointmapPredictor(InUnits(views, metre), grid, config.matching)
     fx, fy, cx, cy = CAMERA.intrinsics
     factor = focal_factor or 1.0
     camera = Camera("pinhole", CAMERA.width, CAMERA.height, (factor * fx, factor * fy, cx, cy))
@@ -103,9 +124,10 @@ def run(
     *,
     focal_factor: float | None = None,
     blind: Sequence[int] = (),
+    metre: float = 1.0,
 ) -> Finished:
     """Feeds frames of the room and finishes."""
-    with started(config, focal_factor=focal_factor, blind=blind) as slam:
+    with started(config, focal_factor=focal_factor, blind=blind, metre=metre) as slam:
         steps = [slam.feed(image(index)) for index in frames]
         slam.finish()
         return Finished(slam, steps)

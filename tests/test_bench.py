@@ -324,7 +324,7 @@ def test_wrong_options_are_status_2(run_cli: Command, option: list[str]) -> None
     assert "wanted a whole number of at least 1" in result.err
 
 
-@pytest.mark.parametrize("benchmark", ["speed", "suite", "kernels"])
+@pytest.mark.parametrize("benchmark", ["speed", "suite", "kernels", "network"])
 def test_every_benchmark_has_help(run_cli: Command, benchmark: str) -> None:
     result = run_cli("bench", benchmark, "--help")
     assert result.code == 0
@@ -334,7 +334,8 @@ def test_every_benchmark_has_help(run_cli: Command, benchmark: str) -> None:
 
 def test_bench_alone_says_what_there_is(run_cli: Command) -> None:
     assert run_cli("bench").code == 2
-    assert all(name in run_cli("bench", "--help").out for name in ("speed", "suite", "kernels"))
+    said = run_cli("bench", "--help").out
+    assert all(name in said for name in ("speed", "suite", "kernels", "network"))
 
 
 # --- kernels -------------------------------------------------------------------------------------
@@ -408,7 +409,8 @@ def test_kernel_times_are_printed_and_written(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_kernels_on_a_gpu_that_is_not_there_is_one_line(run_cli: Command) -> None:
-    result = run_cli("bench", "kernels", "--device", "cuda")
+@pytest.mark.parametrize("benchmark", ["kernels", "network"])
+def test_a_gpu_that_is_not_there_is_one_line(run_cli: Command, benchmark: str) -> None:
+    result = run_cli("bench", benchmark, "--device", "cuda")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "--device: wanted a CUDA GPU, got none" in result.err

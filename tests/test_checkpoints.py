@@ -12,14 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from slam.checkpoints import describe_checkpoint
 from slam.networks.pointmap import PointmapNetwork, load_pointmap_network
 from slam.networks.raft_small import RaftSmall, load_raft_small
 from slam.networks.weights import read_weights
 from tests.pointmap_networks import random_network
+from tests.retrieval_heads import head_tensors
 
 if TYPE_CHECKING:
     from tests.conftest import CommandResult
@@ -274,7 +277,7 @@ def test_doctor_says_what_a_file_is(
     assert rows[1][1] == "patches of 16 x 16 px, linear heads, descriptors of 24"
     assert rows[2][1] == "encoder: 2 blocks of 32 channels, 2 heads of attention"
     assert rows[3][1] == "decoders: 2 x 4 blocks of 24 channels, 3 heads of attention"
-    assert rows[4] == ["parameters", f"{count / 1e6:.1f} M, 0.01 GB in float32"]
+    assert rows[4] == ["parameters", f"{count / 1e6:.1f} M, 0.01 GB in memory"]
     assert rows[5][0] == "licence" and "no commercial use" in rows[5][1]
     path = tmp_path / "raft.pth"
     torch.save({f"module.{k}": v for k, v in RaftSmall().state_dict().items()}, path)
@@ -282,12 +285,57 @@ def test_doctor_says_what_a_file_is(
     assert "RAFT-small" in raft and "1.0 M" in raft and "BSD-3-Clause" in raft
 
 
+def test_doctor_knows_the_files_of_place_recognition(
+    run_cli: Callable[..., CommandResult], tmp_path: Path
+) -> None:
+    head = tmp_path / "retrieval.pth"
+    tensors = {**head_tensors(24, 24, 16), "backbone.enc_norm.weight": torch.ones(24)}
+    torch.save({"model": tensors, "args": argparse.Namespace(residual=True)}, head)
+    result = run_cli("doctor", "--checkpoint", head)
+    assert (result.code, result.err) == (0, "")
+    rows = [line.split(maxsplit=1)[1] for line in result.out.splitlines()]
+    assert rows[0].startswith("retrieval head: ")
+    assert rows[1].startswith("tokens of 24 channels to descriptors of 16, ")
+    assert rows[2:5] == ["prewhiten 24 -> 24", "projector 24 -> 24", "postwhiten 24 -> 16"]
+    assert rows[5] == "the projection is added to what it projects"
+    assert "CC BY-NC-SA 4.0" in rows[7]
+    summary = describe_checkpoint(head)
+    whitening, projector = 24 + 24 * 24 + 24 + 24 * 16, 24 * 24 + 24
+    assert summary.parameters == whitening + projector  # the encoder is not the head's
+    assert summary.bytes == 8 * whitening + 4 * projector
+
+
+@pytest.mark.parametrize("name", ["codebook.pkl", "codebook.npy"])
+def test_doctor_knows_a_codebook(
+    run_cli: Callable[..., CommandResult], tmp_path: Path, name: str
+) -> None:
+    path, centres = tmp_path / name, np.ones((3000, 64), np.float32)
+    content = {"type": "Codebook", "state": {"centroids": centres}}
+    path.write_bytes(pickle.dumps(content))
+    if name.endswith("npy"):
+        np.save(path, centres)
+    result = run_cli("doctor", "--checkpoint", path)
+    assert (result.code, result.err) == (0, "")
+    rows = [line.split(maxsplit=1)[1] for line in result.out.splitlines()]
+    assert rows[0].startswith("codebook: ") and rows[1] == "3000 words of 64 channels"
+    assert rows[2] == "0.2 M, 0.00 GB in memory" and "no commercial use" in rows[3]
+
+
 def test_doctor_refuses_other_files_in_one_line(
     run_cli: Callable[..., CommandResult], tmp_path: Path
 ) -> None:
     path = tmp_path / "other.pth"
     torch.save({"fc.weight": torch.zeros(2)}, path)
-    for file, found in ((path, "the first fc.weight"), (tmp_path / "none", "no such file")):
+    (tmp_path / "other.pkl").write_bytes(pickle.dumps([1, 2]))
+    head = {name: value for name, value in head_tensors().items() if name != "postwhiten.m"}
+    torch.save(head, tmp_path / "head.pth")
+    for file, found in (
+        (path, "the first fc.weight"),
+        (tmp_path / "none", "no such file"),
+        (tmp_path / "none.pkl", "no such file; wanted a codebook"),
+        (tmp_path / "other.pkl", "wanted a codebook"),
+        (tmp_path / "head.pth", "wanted postwhiten.m [1, C]"),
+    ):
         result = run_cli("doctor", "--checkpoint", file)
         assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
         assert found in result.err

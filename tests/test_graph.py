@@ -7,32 +7,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from small_map import IDENTITY, keyframe, record
 from torch import Tensor
 
-from slam.frame import (
-    Correspondence,
-    Features,
-    Frame,
-    FrameRecord,
-    InverseDepth,
-    Keyframe,
-    TrackState,
-)
+from slam.frame import Correspondence, InverseDepth, TrackState
 from slam.graph import FAR, Graph, rescaled, scale_change
-
-IDENTITY = torch.tensor([0.0, 0, 0, 0, 0, 0, 1], dtype=torch.float64)
-
-
-def keyframe(index: int, depth: float = 1.0) -> Keyframe:
-    features = Features(torch.zeros(8, 8), torch.zeros(8, 8, 3), torch.ones(4))
-    frame = Frame(index, float(index), float(index), features)
-    return Keyframe(frame, IDENTITY, InverseDepth(torch.full((4,), depth), torch.ones(4)))
-
-
-def record(index: int, number: int, x: float) -> FrameRecord:
-    T_kf = IDENTITY.clone()
-    T_kf[0] = x
-    return FrameRecord(index, float(index), float(index), TrackState.TRACKED, number, T_kf, None)
 
 
 def test_frames_move_with_their_keyframe() -> None:

@@ -288,9 +288,7 @@ def test_windows_reach_as_far_as_their_dilations_add_up_to(device: torch.device)
 
 
 @pytest.mark.parametrize("offset", [-10.0, 0.0, 10.0])
-def test_defect_7_scores_below_zero_are_compared_like_others(
-    device: torch.device, offset: float
-) -> None:
+def test_scores_below_zero_are_compared_like_others(device: torch.device, offset: float) -> None:
     """The reference starts from the smallest positive score, so that negative ones stay as they
     are: a constant added to all scores must change nothing."""
     place = pixels(30, 40)

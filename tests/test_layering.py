@@ -43,6 +43,7 @@ ORDER = [
     "vocabulary",
     "inverted_file",
     "retrieval",
+    "checkpoints",
     "initialization",
     "corners",
     "places",

@@ -52,7 +52,7 @@ def test_a_hidden_surface_has_no_match() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-3, 30.0, 2.0**14])
-def test_defect_10_no_threshold_is_in_metres(scale: float) -> None:
+def test_matching_never_asks_for_absolute_distances(scale: float) -> None:
     """The reference drops matches whose points are 0.1 units apart, in rooms and in streets."""
     pair = room(True)
     warped = with_points(pair.sought, 1.02 * pair.sought.X)
@@ -82,7 +82,7 @@ def test_a_guess_saves_iterations() -> None:
     assert pair.error(cold)[pair.visible].median() > 3 * pair.error(warm)[pair.visible].median()
 
 
-def test_defect_8_a_guess_left_over_from_another_keyframe_does_no_harm() -> None:
+def test_a_guess_left_over_from_another_keyframe_does_no_harm() -> None:
     """The reference starts from the former keyframe's matches after it was found again."""
     pair, few = room(), replace(SETTINGS, iterations=2)
     fresh = match(pair.searched, pair.sought, few)
@@ -179,7 +179,7 @@ def test_descriptors_take_a_bent_pointmaps_matches_to_their_places() -> None:
     assert pair.recall(fine) > 0.9 > 0.3 > pair.recall(rough)
 
 
-def test_defect_7_a_match_that_descriptors_move_to_another_surface_is_dropped() -> None:
+def test_a_match_that_descriptors_move_to_another_surface_is_dropped() -> None:
     """The reference does not look again after it moved a match by up to 45 px."""
     v, u = torch.meshgrid(torch.arange(60.0), torch.arange(80.0), indexing="ij")
     rays = torch.stack([(u - 40) / 60, (v - 30) / 60, torch.ones(60, 80)], -1)

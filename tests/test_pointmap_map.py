@@ -7,18 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from four_keyframes import EDGES, FIRST, MAPPING, NONE, SETTINGS, depths, measurements, start
+from small_map import IDENTITY, keyframe, record
 from synthetic import GRID
-from test_bundle_adjustment import (
-    EDGES,
-    FIRST,
-    MAPPING,
-    NONE,
-    SETTINGS,
-    depths,
-    measurements,
-    start,
-)
-from test_graph import IDENTITY, keyframe, record
 from torch import Tensor
 
 from slam.camera import Camera, pixel_grid

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from pointmap_networks import DUST3R, random_network
+from pointmap_networks import CALL, DUST3R, random_network
 from pointmap_runs import STRIDE, WORLD, configured, image
 from sequences import SAMPLE
 from simulated_room import CAMERA, CountingWorld
@@ -18,10 +19,13 @@ from slam.config import Config, SimulatedSettings
 from slam.frame import Correspondence, PairGuess, PairPrediction, Pointmap, PointmapMatch
 from slam.lie import se3_act, se3_inv, se3_mul
 from slam.matching import overlap
-from slam.predictors import FlowPredictor, Grid, PointmapPredictor, make_predictor
-from slam.predictors.pointmap import LoadedViews, SimulatedViews, whole_patches
+from slam.networks.pointmap import PointmapNetwork
+from slam.predictors import FlowPredictor, Grid, PointmapPredictor
+from slam.predictors.factory import make_predictor
+from slam.predictors.pointmap import LoadedViews, whole_patches
 from slam.predictors.posed_depth import RoomDepth, SourceDepth
 from slam.predictors.simulated import SimulatedNetwork
+from slam.predictors.simulated_views import SimulatedViews
 from slam.sources import open_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -174,6 +178,25 @@ def test_a_gpu_that_is_not_there_is_refused(tmp_path: Path) -> None:
     pointmap = replace(config.pointmap, checkpoint=str(tmp_path / "x.pth"), device="cuda")
     with pytest.raises(ValueError, match=r"pointmap.device: wanted a GPU, found none"):
         make_predictor(320, 240, replace(config, pointmap=pointmap))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_network_is_compiled_where_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    made: list[PointmapNetwork] = []
+
+    def noted(network: PointmapNetwork) -> PointmapNetwork:
+        made.append(network)
+        return network
+
+    monkeypatch.setattr(PointmapNetwork, "compile_parts", noted)
+    path, config = tmp_path / "x.pth", Config(predictor="mast3r")
+    arguments = argparse.Namespace(model=CALL)
+    torch.save({"model": random_network().state_dict(), "args": arguments}, path)
+    pointmap = replace(config.pointmap, checkpoint=str(path), compiled=compiled)
+    make_predictor(320, 240, replace(config, pointmap=pointmap))
+    assert len(made) == compiled
 
 
 def test_the_samples_room_is_where_its_own_depth_maps_are() -> None:

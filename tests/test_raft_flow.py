@@ -21,7 +21,8 @@ from slam.networks.raft_small import (
     RaftSmall,
     load_raft_small,
 )
-from slam.predictors import FlowPredictor, RaftFlowPredictor, make_predictor
+from slam.predictors import FlowPredictor, RaftFlowPredictor
+from slam.predictors.factory import make_predictor
 from slam.predictors.raft import REMEMBERED, RaftFlow
 from slam.rendering.sample import INTRINSICS, render_sample_depth, sample_times, sample_trajectory
 from slam.sources import open_source

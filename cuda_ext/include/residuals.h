@@ -204,7 +204,7 @@ struct PixelDepthResidual {
         act(T_kf, select(counted, read(X_f, 3, 0), T{}), select(counted, read(X_f, 3, 1), T{}),
             select(counted, read(X_f, 3, 2), T{}));
     const T depth = read(X_k, 3, 2);
-    const Mask<T> valid = counted & (Y.z > kMinimumDepth) & (depth > kMinimumDepth);
+    const Mask<T> valid = counted & (depth > 0.0f) & (Y.z > kMinimumDepth * depth);
     const T i = 1.0f / select(valid, Y.z, one), x = Y.x * i, y = Y.y * i;
     const T root_w = square_root(select(valid, w, one));
     const T a = root_w / sigma_pixel, b = root_w / sigma_depth;

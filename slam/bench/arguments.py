@@ -22,7 +22,7 @@ def add_bench(commands: argparse._SubParsersAction) -> list[argparse.ArgumentPar
     """Adds `bench` and the commands below it; returns their parsers."""
     command = commands.add_parser("bench", help="speed, accuracy on data sets, kernel times")
     below = command.add_subparsers(title="benchmarks", metavar="BENCHMARK", required=True)
-    return [add(below) for add in (_add_speed, _add_suite, _add_kernels)]
+    return [add(below) for add in (_add_speed, _add_suite, _add_kernels, _add_network)]
 
 
 # --- commands ------------------------------------------------------------------------------------
@@ -70,6 +70,27 @@ def _kernels(options: argparse.Namespace) -> int:
 
     result = measure_kernels(options.device, options.threads)
     print(format_kernels(result))
+    _write_json(options.json, result.to_dict())
+    return 0
+
+
+def _network(options: argparse.Namespace) -> int:
+    from slam.bench.network import Trial, format_network, measure_network
+
+    width, height = options.size
+    result = measure_network(
+        Trial(
+            checkpoint=options.checkpoint,
+            width=width,
+            height=height,
+            device=options.device,
+            threads=options.threads,
+            repeats=options.repeats,
+            pairs=options.pairs,
+            compiled=options.compile,
+        )
+    )
+    print(format_network(result))
     _write_json(options.json, result.to_dict())
     return 0
 
@@ -160,6 +181,37 @@ def _add_kernels(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     return command
 
 
+def _add_network(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        "network",
+        help="the pointmap network's time and memory",
+        description="Times encoding an image and decoding pairs with the two-view pointmap "
+        "network; on a GPU in half precision too, with how far that is from float32.",
+    )
+    command.set_defaults(command=_network)
+    add = command.add_argument
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        type=Path,
+        help="weights of MASt3R or DUSt3R (default: random ones of MASt3R's size)",
+    )
+    add(
+        "--size",
+        metavar="WxH",
+        type=_size,
+        default=(512, 384),
+        help="px, of whole patches (default: 512x384)",
+    )
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="(default: cpu)")
+    add("--threads", metavar="N", type=_positive, help="CPU threads (default: torch's)")
+    add("--repeats", metavar="N", type=_positive, default=5, help="calls of each (default: 5)")
+    add("--pairs", metavar="N", type=_positive, default=1, help="decoded at once (default: 1)")
+    add("--compile", action="store_true", help="by torch.compile, which takes a while")
+    _add_json(command)
+    return command
+
+
 def _add_json(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", metavar="FILE", type=Path, help="write everything as JSON too")
 
@@ -168,6 +220,13 @@ def _positive(text: str) -> int:
     if not (text.isdecimal() and int(text) > 0):
         raise argparse.ArgumentTypeError(f"wanted a whole number of at least 1, got '{text}'")
     return int(text)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, cross, height = text.partition("x")
+    if not (cross and width.isdecimal() and height.isdecimal()):
+        raise argparse.ArgumentTypeError(f"wanted WIDTHxHEIGHT in px, got '{text}'")
+    return int(width), int(height)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

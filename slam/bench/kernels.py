@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slam.bench.clock import in_words, seconds, timed_device
 from slam.bench.kernel_cases import Case, kernel_cases
 from slam.kernels import native_info
 
@@ -71,27 +71,24 @@ def measure_kernels(device: str = "cpu", threads: int = 1, scale: float = 1.0) -
         times = [_measure(case, chosen, bandwidth) for case in kernel_cases(chosen, scale)]
     finally:
         torch.set_num_threads(before)
-    name = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else platform.processor()
-    words = f"{device} ({name})" if name else device
-    return KernelResult(words, threads, bandwidth, tuple(times))
+    return KernelResult(in_words(chosen), threads, bandwidth, tuple(times))
 
 
 def _device(name: str) -> torch.device:
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("--device: wanted a CUDA GPU, got none that torch can use; take cpu")
-    if name == "cuda" and not native_info().with_cuda:
+    device = timed_device(name)
+    if device.type == "cuda" and not native_info().with_cuda:
         raise ValueError(
             "--device: wanted kernels for CUDA, got a native module built without them; "
             "build again where nvcc is found"
         )
-    return torch.device(name)
+    return device
 
 
 def copy_bandwidth(device: torch.device) -> float:
     """GB/s read and written by a copy that no cache holds: the best of several."""
     source = torch.ones(COPY // 4, device=device)
     target = torch.empty_like(source)
-    best = min(_seconds(lambda: target.copy_(source), device) for _ in range(COPIES))
+    best = min(seconds(lambda: target.copy_(source), device) for _ in range(COPIES))
     return 2 * COPY / best / 1e9
 
 
@@ -123,22 +120,8 @@ def _fastest(call: Callable[[], object], device: torch.device) -> float:
     durations: list[float] = []
     end = time.perf_counter() + SECONDS
     while len(durations) < FEWEST or (len(durations) < MOST and time.perf_counter() < end):
-        durations.append(_seconds(call, device))
+        durations.append(seconds(call, device))
     return min(durations)
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Of one call, and of what it left the GPU to do."""
-    _finish(device)
-    start = time.perf_counter()
-    call()
-    _finish(device)
-    return time.perf_counter() - start
-
-
-def _finish(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _millions(rate: float) -> str:

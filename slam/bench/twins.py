@@ -212,7 +212,7 @@ def pixel_depth_normal_equations(
     A, t = rotation_translation(sim3_matrix(T_kf), X_k)
     fx, fy, cx, cy = K
     Y = X_f @ A.T + t
-    valid = (Y[:, 2] > NEAREST) & (X_k[:, 2] > NEAREST)
+    valid = (X_k[:, 2] > 0) & (Y[:, 2] > NEAREST * X_k[:, 2])
     i = 1 / torch.where(valid, Y[:, 2], 1.0)
     x, y, zero, one = Y[:, 0] * i, Y[:, 1] * i, torch.zeros_like(i), torch.ones_like(i)
     rows = torch.cat([projection_rows(x, y, i, K), torch.zeros(len(Y), 2, 1, device=Y.device)], -1)

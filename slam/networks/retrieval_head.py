@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from slam.networks.weights import fill_network, read_weights
+from slam.networks.weights import Weights, fill_network, read_weights
 
 NAME = "a retrieval head on the encoder of MASt3R"
 KEPT = 300  # tokens of an image
 LICENCE = (
-    "published weights of MASt3R's retrieval are licensed CC BY-NC-SA 4.0 by Naver: no commercial "
-    "use"
+    "published weights and codebook of MASt3R's retrieval are licensed CC BY-NC-SA 4.0 by Naver: "
+    "no commercial use"
 )
 # The file may hold the encoder too. A list of one layer counts as that layer.
 PART = re.compile(r"(prewhiten|postwhiten)\.([mp])|projector(?:\.0)?\.(weight|bias)")
@@ -90,13 +90,24 @@ class RetrievalHead(nn.Module):
         strongest = x.norm(dim=-1).argsort(descending=True, stable=True)[:keep]
         return self.postwhiten(x[strongest])
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Names of the steps there are, with their (in, out) channels, in words."""
+        return tuple(f"{name} {a} -> {b}" for name, (a, b) in self._named_widths().items())
+
+    def _named_widths(self) -> dict[str, tuple[int, int]]:
+        """(in, out) channels of the steps there are, in their order."""
+        widths: dict[str, tuple[int, int]] = {}
+        for name in ("prewhiten", "projector", "postwhiten"):
+            step = getattr(self, name)
+            if isinstance(step, Whitening):
+                widths[name] = (step.m.numel(), step.p.shape[1])
+            elif isinstance(step, nn.Linear):
+                widths[name] = (step.in_features, step.out_features)
+        return widths
+
     def _widths(self) -> list[tuple[int, int]]:
-        """(in, out) channels of the steps there are."""
-        steps = (self.prewhiten, self.projector, self.postwhiten)
-        whitening = [(s.m.numel(), s.p.shape[1]) for s in steps if isinstance(s, Whitening)]
-        linear = [(s.in_features, s.out_features) for s in steps if isinstance(s, nn.Linear)]
-        place = int(isinstance(self.prewhiten, Whitening))
-        return [*whitening[:place], *linear, *whitening[place:]]
+        return list(self._named_widths().values())
 
     def _check_widths(self, source: str) -> None:
         widths = self._widths()
@@ -114,13 +125,22 @@ def load_retrieval_head(path: str | Path) -> RetrievalHead:
 
     Raises FileNotFoundError where there is no such file, ValueError where it does not fit.
     """
-    weights = read_weights(Path(path), NAME)
-    residual = weights.arguments.get("residual", False)
-    if not isinstance(residual, bool):
-        raise ValueError(f"{path}: wanted args.residual true or false, got {residual!r:.40}")
-    head = RetrievalHead(weights.tensors, residual=residual, source=str(path))
+    head = build_retrieval_head(read_weights(Path(path), NAME), str(path))
     logger.warning("%s: %s", path, LICENCE)
     return head
+
+
+def build_retrieval_head(weights: Weights, source: str) -> RetrievalHead:
+    """The head of weights that were read; errors as `load_retrieval_head`'s."""
+    residual = weights.arguments.get("residual", False)
+    if not isinstance(residual, bool):
+        raise ValueError(f"{source}: wanted args.residual true or false, got {residual!r:.40}")
+    return RetrievalHead(weights.tensors, residual=residual, source=source)
+
+
+def holds_retrieval_head(weights: Weights) -> bool:
+    """Whether any tensor is one of a head's."""
+    return any(PART.fullmatch(name) for name in weights.tensors)
 
 
 def _own_name(name: str) -> str:

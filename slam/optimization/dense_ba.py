@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +21,8 @@ CORRELATED = 8  # measurements that share one error: 2 x 2 in a flow patch, in b
 TRIES = 3  # steps tried for each one that may be taken
 
 Edge = tuple[int, int]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ def bundle_adjust(
     low, high = _limits(problem.inverse_depth)
     enough = settings.relative_decrease if relative_decrease is None else relative_decrease
     cost = kernels.dense_ba_cost(problem)
-    taken = 0
+    taken, solvable = 0, iterations == 0
     for _ in range(TRIES * iterations):
         if taken == iterations:
             break
@@ -76,6 +79,7 @@ def bundle_adjust(
             min_value=low,
             max_value=high,
         )
+        solvable = solvable or step.ok
         candidate = _moved(problem, step) if step.ok else problem
         new_cost = kernels.dense_ba_cost(candidate)
         if not new_cost < cost:
@@ -89,6 +93,10 @@ def bundle_adjust(
         damping = max(damping / 5, 1e-8)
         if gain < enough:
             break
+    if not solvable:
+        log.warning(
+            "bundle adjustment of %d keyframes: cannot be solved, nothing moves", len(state.depth)
+        )
     return _result(grid, state, problem, edges, held, mapping, cost, focal_information, taken > 0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,7 +24,6 @@ from slam.matching import believed, match, overlap
 from slam.networks.pointmap import PointmapNetwork
 from slam.predictors.flow import smaller_eigenvalue
 from slam.predictors.grid import SMALLEST, Grid
-from slam.predictors.simulated import SimulatedNetwork
 
 Tokens = Any  # what a network keeps of one image: [1, S, width] or SimulatedTokens; None = blind
 
@@ -65,26 +63,7 @@ class LoadedViews:
     def decode(self, first: Tokens, second: Tokens) -> tuple[PointmapView, PointmapView]:
         """One pair."""
         one, two = self.network.decode(first, second, self.size)
-        return _first_of_batch(one), _first_of_batch(two)
-
-
-class SimulatedViews:
-    """A testing tool: true depth and poses in place of a network."""
-
-    def __init__(self, network: SimulatedNetwork, known: Collection[int]) -> None:
-        """Args: known: frames that have depth and pose; it is blind to the others."""
-        self.network = network
-        self.known = frozenset(known)
-
-    def encode(self, image: Image, rgb: Tensor) -> Tokens:
-        """From the image's index alone."""
-        return self.network.encode([image.index]) if image.index in self.known else None
-
-    def decode(self, first: Tokens, second: Tokens) -> tuple[PointmapView, PointmapView]:
-        """One pair."""
-        camera = self.network.world.camera
-        one, two = self.network.decode(first, second, (camera.height, camera.width))
-        return _first_of_batch(one), _first_of_batch(two)
+        return first_of_batch(one), first_of_batch(two)
 
 
 class PointmapPredictor:
@@ -206,7 +185,7 @@ def _tokens(features: Features) -> Tokens:
     return features.tokens
 
 
-def _first_of_batch(view: PointmapView) -> PointmapView:
+def first_of_batch(view: PointmapView) -> PointmapView:
     """The view of the only pair of a batch."""
     local, trust = view.descriptor, view.descriptor_confidence
     return PointmapView(
