@@ -167,7 +167,7 @@ class Backend:
                     keyframes = self._bend(keyframes, found.loops)
                 both = found.loops + found.links
                 pairs = sorted({(v.older, v.newer) for v in both})
-                self.edges.measure(keyframes, pairs, self._intrinsics)
+                self.edges.measure_loops(keyframes, pairs, self._intrinsics)
                 if found.loops:
                     keyframes = self._adjust_after_loop(keyframes)
         return keyframes

@@ -43,6 +43,7 @@ class Edges:
         self.graph = graph
         self.config = config
         self._measured_with: dict[Edge, Tensor] = {}  # flow [P, 2] that the map induced then
+        self._loops: set[Edge] = set()  # pairs that were verified, whatever the map says of them
         behind = step_aside if config.run.realtime else None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
 
@@ -57,7 +58,14 @@ class Edges:
 
     def clear(self) -> None:
         """Forgets all pairs, as the graph has."""
-        self._measured_with = {}
+        self._measured_with, self._loops = {}, set()
+
+    def measure_loops(
+        self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge], intrinsics: Intrinsics
+    ) -> None:
+        """Measures pairs that are known to see the same; `all_pairs` has them from now on."""
+        self._loops |= set(pairs)
+        self.measure(keyframes, pairs, intrinsics)
 
     def keep(self, pairs: Sequence[Edge]) -> None:
         """Drops every edge but those between the given pairs, which are all measured."""
@@ -80,7 +88,7 @@ class Edges:
 
     def all_pairs(self, keyframes: Sequence[Keyframe], intrinsics: Intrinsics) -> list[Edge]:
         """Undirected (i, j), i < j, between all keyframes that see the same."""
-        pairs: set[Edge] = set()
+        pairs = {pair for pair in self._loops if pair[1] < len(keyframes)}
         count = self.config.bundle_adjustment.covisible
         T_WC = torch.stack([k.T_WC for k in keyframes])
         for i, keyframe in enumerate(keyframes):

@@ -14,12 +14,14 @@ import numpy as np
 import torch
 
 from slam.config import load_config
+from slam.evaluation import evaluate
 from slam.frame import Features
 from slam.lie import se3_matrix
 from slam.predictors.posed_depth import SourceDepth
 from slam.retrieval import Candidate
 from slam.sources import Source, open_source
 from slam.system import Slam
+from slam.trajectory import Trajectory
 from tests.place_overlap import overlaps
 
 APART = 10  # keyframes between two that are far apart in time
@@ -66,6 +68,15 @@ def _alike(slam: Slam, features: Features, number: int) -> list[Candidate]:
     return places.similar(places.of(features), 3, exclude_after=number - APART - 1)
 
 
+def keyframe_error(slam: Slam, source: Source) -> float:
+    """RMSE of the keyframes' positions after Sim(3) alignment, m."""
+    keyframes = slam.graph.keyframes()
+    times = np.array([k.frame.time for k in keyframes])
+    path = Trajectory(times, torch.stack([k.T_WC for k in keyframes]).numpy())
+    assert source.ground_truth is not None
+    return evaluate(path, source.ground_truth).ate_sim3.rmse
+
+
 def _share(right: np.ndarray) -> float:
     return float(np.mean(right)) if len(right) else float("nan")
 
@@ -78,6 +89,7 @@ def main(path: str, *overrides: str) -> None:
         for image in source.images():
             slam.feed(image)
         slam.finish()
+        print(f"{'keyframe ATE, m':34} {keyframe_error(slam, source):.3g}")
         for name, value in table(slam, source).items():
             print(f"{name:34} {value:.3g}")
 

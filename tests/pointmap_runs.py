@@ -15,9 +15,9 @@ from torch import Tensor
 from slam.camera import Camera
 from slam.config import Config, PointmapSettings, SimulatedSettings
 from slam.evaluation.alignment import transform_points, umeyama
-from slam.frame import Image, PointmapView, Step
+from slam.frame import Image, Step
 from slam.predictors import Grid, PointmapPredictor
-from slam.predictors.pointmap import Tokens
+from slam.predictors.pointmap import Tokens, Views
 from slam.predictors.simulated import SimulatedNetwork
 from slam.predictors.simulated_views import SimulatedViews
 from slam.system import Slam
@@ -61,9 +61,11 @@ class InUnits:
     def encode(self, image: Image, rgb: Tensor) -> Tokens:
         return self.network.encode(image, rgb)
 
-    def decode(self, first: Tokens, second: Tokens) -> tuple[PointmapView, PointmapView]:
-        one, two = self.network.decode(first, second)
-        return replace(one, X=one.X * self.metre), replace(two, X=two.X * self.metre)
+    def decode(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Views]:
+        return [
+            (replace(one, X=one.X * self.metre), replace(two, X=two.X * self.metre))
+            for one, two in self.network.decode(pairs)
+        ]
 
 
 def path_error(T_WC: Sequence[Tensor], frames: Sequence[int]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ from slam.networks.pointmap import PointmapNetwork
 from slam.predictors.flow import smaller_eigenvalue
 from slam.predictors.grid import SMALLEST, Grid
 
+Views = tuple[PointmapView, PointmapView]  # of a pair, both in its first image's camera
 Tokens = Any  # what a network keeps of one image: [1, S, width] or SimulatedTokens; None = blind
 
 
@@ -42,8 +44,8 @@ class ViewNetwork(Protocol):
         """Tokens of an image. Args: rgb: [h, w, 3] uint8, at working size."""
         ...
 
-    def decode(self, first: Tokens, second: Tokens) -> tuple[PointmapView, PointmapView]:
-        """Both images' views [h, w, ...], both in the first one's camera."""
+    def decode(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Views]:
+        """Views [h, w, ...] of both images of each pair, all pairs at once."""
         ...
 
 
@@ -60,10 +62,11 @@ class LoadedViews:
         """From the working image."""
         return self.network.encode(rgb.to(self.device).permute(2, 0, 1)[None] / 127.5 - 1)
 
-    def decode(self, first: Tokens, second: Tokens) -> tuple[PointmapView, PointmapView]:
-        """One pair."""
+    def decode(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Views]:
+        """One batch."""
+        first, second = (torch.cat(tokens) for tokens in zip(*pairs, strict=True))
         one, two = self.network.decode(first, second, self.size)
-        return first_of_batch(one), first_of_batch(two)
+        return [(of_batch(one, n), of_batch(two, n)) for n in range(len(pairs))]
 
 
 class PointmapPredictor:
@@ -96,7 +99,7 @@ class PointmapPredictor:
         tokens = _tokens(features)
         if tokens is None:
             return self._nothing()
-        view, _ = self.network.decode(tokens, tokens)
+        [(view, _)] = self.network.decode([(tokens, tokens)])
         return Pointmap(view.X.cpu(), view.confidence.cpu())
 
     def pair(
@@ -112,8 +115,13 @@ class PointmapPredictor:
 
         The dense flow of the result is of all pixels: those without a match have the nearest place.
         """
-        ahead, flow = self._seek(frame, keyframe, guess.forward)
-        behind, back = self._seek(keyframe, frame, guess.backward) if fine else (None, None)
+        one, other = _tokens(keyframe), _tokens(frame)
+        views: list[Views | None] = [None, None]
+        if one is not None and other is not None:
+            wanted = [(other, one), (one, other)][: 2 if fine else 1]
+            views[: len(wanted)] = self.network.decode(wanted)
+        ahead, flow = self._seek(views[0], guess.forward)
+        behind, back = self._seek(views[1], guess.backward) if fine else (None, None)
         forward = self._on_grid(ahead.match)
         valid = forward.weight > 0
         length = torch.linalg.vector_norm(forward.target - self.grid.pixel, dim=-1)[valid]
@@ -129,13 +137,12 @@ class PointmapPredictor:
         )
 
     def _seek(
-        self, searched: Features, sought: Features, guess: Tensor | None
+        self, views: Views | None, guess: Tensor | None
     ) -> tuple[PointmapMatch, Tensor | None]:
-        """All pixels of one image sought in another, and the flow [h, w, 2] to them."""
-        first, second = _tokens(searched), _tokens(sought)
-        if first is None or second is None:
+        """All pixels of a pair's second image sought in its first, and the flow [h, w, 2] there."""
+        if views is None:
             return PointmapMatch(self._nothing(), self._nothing(), self._no_match()), None
-        one, two = self.network.decode(first, second)
+        one, two = views
         start = None
         if guess is not None:
             start = (self._pixel + guess.reshape(-1, 2)).to(one.X.device)
@@ -185,12 +192,12 @@ def _tokens(features: Features) -> Tokens:
     return features.tokens
 
 
-def first_of_batch(view: PointmapView) -> PointmapView:
-    """The view of the only pair of a batch."""
+def of_batch(view: PointmapView, n: int) -> PointmapView:
+    """The view of one pair of a batch."""
     local, trust = view.descriptor, view.descriptor_confidence
     return PointmapView(
-        view.X[0],
-        view.confidence[0],
-        None if local is None else local[0],
-        None if trust is None else trust[0],
+        view.X[n],
+        view.confidence[n],
+        None if local is None else local[n],
+        None if trust is None else trust[n],
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from torch import Tensor
 
-from slam.frame import Image, PointmapView
-from slam.predictors.pointmap import Tokens, first_of_batch
+from slam.frame import Image
+from slam.predictors.pointmap import Tokens, Views, of_batch
 from slam.predictors.simulated import SimulatedNetwork
 
 
@@ -23,8 +23,9 @@ class SimulatedViews:
         """From the image's index alone."""
         return self.network.encode([image.index]) if image.index in self.known else None
 
-    def decode(self, first: Tokens, second: Tokens) -> tuple[PointmapView, PointmapView]:
-        """One pair."""
+    def decode(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Views]:
+        """One after the other: a pair's noise is its own."""
         camera = self.network.world.camera
-        one, two = self.network.decode(first, second, (camera.height, camera.width))
-        return first_of_batch(one), first_of_batch(two)
+        size = camera.height, camera.width
+        views = [self.network.decode(*pair, size) for pair in pairs]
+        return [(of_batch(one, 0), of_batch(two, 0)) for one, two in views]
