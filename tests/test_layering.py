@@ -59,6 +59,8 @@ ORDER = [
     "export",
     "mapcloud",
     "densification",
+    "saved_map",
+    "exports",
     "session",
     "system",
     "viewer",
