@@ -68,6 +68,7 @@ ORDER = [
     "outputs",
     "run",
     "arguments",
+    "map_arguments",
     "bench",
     "doctor",
     "download",

@@ -46,7 +46,7 @@ px. Poses are SE(3) `tx ty tz qx qy qz qw`; lengths are up to one scale for the 
   from the reference keyframe, of the grid pixels in even rows and columns |
 | `edge.pair` | int64 [E, 2] | (i, j): keyframe i's grid pixels were found in keyframe j |
 | `edge.step` | float64 [E] | px |
-| `edge.found` | uint8 [E, (P + 7) // 8] | a bit for each grid pixel, the highest first: found there |
+| `edge.found` | uint8 [E, (P + 7) // 8] | a bit for each grid pixel, highest first: found there |
 | `edge.end` | int64 [E] | where each edge ends in the two below: all that was found, M pixels |
 | `edge.flow` | int16 [M, 2] | from the pixel to its place there (u, v), over step |
 | `edge.weight` | float16 [M] | 1 / variance, 1/px^2 |
@@ -338,7 +338,10 @@ def _edges(parts: Parts) -> dict[Edge, PackedMatches]:
         _cut(parts["edge.flow"], ends),
         _cut(parts["edge.weight"], ends),
     )
-    return {(i, j): PackedMatches(*packed) for (i, j), *packed in zip(*columns, strict=True)}
+    return {
+        (i, j): PackedMatches(step, found, flow, weight)
+        for (i, j), step, found, flow, weight in zip(*columns, strict=True)
+    }
 
 
 def _cut(values: np.ndarray, ends: np.ndarray) -> list[np.ndarray]:
