@@ -7,7 +7,7 @@ hashing", SIGGRAPH Asia 2013.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -41,11 +41,26 @@ class DepthImage:
     R_WC: np.ndarray  # [3, 3] float64
     t_WC: np.ndarray  # [3] float64, camera centre
     inverse_depth: np.ndarray  # [rows, columns] float32, on every stride-th pixel
-    information: np.ndarray  # [rows, columns] float32, 1 / variance; 0 = not known
+    information: np.ndarray  # [rows, columns] float32, 1 / variance times trust; 0 = not known
     stride: int  # px
     offset: int  # px, of the first row and column
     rgb: np.ndarray  # [h, w, 3] uint8
     intrinsics: tuple[float, float, float, float]  # fx, fy, cx, cy px of rgb
+
+    def trusted(self) -> DepthImage:
+        """With the information times the squared cosine of the angle at which surfaces are seen.
+
+        Grazing depths say little of where a surface is, and those at a rim may be either side's.
+        """
+        fx, fy, cx, cy = self.intrinsics
+        rows, columns = self.inverse_depth.shape
+        x = (np.arange(columns) * self.stride + self.offset - cx) / fx
+        y = ((np.arange(rows) * self.stride + self.offset - cy) / fy)[:, None]
+        rho = np.where(self.information > 0, self.inverse_depth, 0).astype(np.float64)
+        down, right = np.gradient(rho, self.stride / fy, self.stride / fx)
+        normal2 = right**2 + down**2 + (rho - x * right - y * down) ** 2  # over its distance
+        cosine2 = rho**2 / np.maximum(normal2 * (x * x + y * y + 1), TINY)
+        return replace(self, information=(self.information * cosine2).astype(np.float32))
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Known depths [n], and their rays [n, 3] in the world, of depth 1."""
@@ -86,7 +101,13 @@ class Volume:
             )
 
     def integrate(self, view: DepthImage) -> None:
-        """Averages a view's depths into the blocks that it sees; call once all are allocated."""
+        """Averages a view's depths into the blocks that it sees; call once all are allocated.
+
+        What lies behind a surface counts the less the deeper it is (Bylow et al., "Real-time camera
+        tracking and 3D reconstruction using signed distance functions", RSS 2013): thin things
+        have another side.
+        """
+        view = view.trusted()
         if len(self._sums) < len(self._keys):
             self._sums = np.zeros((len(self._keys), VOXELS, 6), np.float32)
         local, visible = _local_voxels(), self._visible(view)
@@ -132,6 +153,7 @@ class Volume:
         front = distance > -self.truncation
         at, distance = at[front], distance[front]
         weight = np.minimum(information * rho**4 * self.voxel**2, HEAVIEST)[front]
+        weight *= np.minimum((distance + self.truncation) / (self.truncation - self.voxel), 1)
         added[at, 0] = weight * np.minimum(distance, self.truncation)
         added[at, 1] = weight
         close = np.abs(distance) < self.truncation

@@ -23,6 +23,7 @@ from slam.saved_map.packing import (
     pack_image,
     unpack_image,
 )
+from slam.settings import parse_settings
 from slam.sources import Source
 from slam.sources.ground_truth import mirrored
 from slam.trajectory import Trajectory
@@ -122,6 +123,10 @@ class SavedMap:
             tuple(graph.records()),
             dict(sorted(edges.items())),
         )
+
+    def settings(self) -> Config:
+        """The run's settings. Raises ValueError for those of another version of the program."""
+        return parse_settings(Config(), self.config, f"settings of the map of {self.origin.name}")
 
     def poses(self) -> Trajectory:
         """World poses of all frames that have one, right-handed."""
