@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from slam.camera import Camera
@@ -128,8 +129,6 @@ def around(count: int = 14, distance: float = 3.0) -> list[Tensor]:
 
 def looking_at(position: np.ndarray) -> Tensor:
     """A pose [7] there that looks at the origin."""
-    from scipy.spatial.transform import Rotation
-
     forward = -position / np.linalg.norm(position)
     right = np.cross(forward, [0.3, 0.9, 0.2])
     right /= np.linalg.norm(right)

@@ -158,10 +158,7 @@ class Volume:
         added[at, 1] = weight
         close = np.abs(distance) < self.truncation
         at, weight = at[close], weight[close]
-        height, width = view.rgb.shape[:2]
-        row = np.rint(v[at]).astype(np.int64).clip(0, height - 1)
-        column = np.rint(u[at]).astype(np.int64).clip(0, width - 1)
-        added[at, 2:5] = weight[:, None] * view.rgb[row, column]
+        added[at, 2:5] = weight[:, None] * _color_at(view.rgb, u[at], v[at])
         added[at, 5] = weight
         return added
 
@@ -221,3 +218,11 @@ def _depth_at(view: DepthImage, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarra
     bottom = corners[2] + right * (corners[3] - corners[2])
     between = top + down * (bottom - top)
     return np.where(smooth, between, rho[nearest]), information[nearest]
+
+
+def _color_at(rgb: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """Colours [n, 3] of the pixels nearest to (u, v)."""
+    height, width = rgb.shape[:2]
+    row = np.rint(v).astype(np.int64).clip(0, height - 1)
+    column = np.rint(u).astype(np.int64).clip(0, width - 1)
+    return rgb[row, column]

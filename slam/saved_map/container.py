@@ -25,6 +25,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
@@ -51,23 +52,23 @@ class Contents:
 def write_contents(path: Path | str, contents: Contents) -> None:
     """Writes a file that read_contents reads back exactly; it appears complete or not at all."""
     arrays = {name: _little_endian(array) for name, array in contents.parts.items()}
-    blocks = [_padded(array.tobytes()) for array in arrays.values()]
-    offsets = np.cumsum([0, *map(len, blocks)])
+    blocks = [(a.reshape(-1).view(np.uint8).data, _padding(a.nbytes)) for a in arrays.values()]
     entries = [
         {
             "name": name,
             "type": array.dtype.str,
             "shape": list(array.shape),
             "bytes": array.nbytes,
-            "crc32": zlib.crc32(block),
+            "crc32": zlib.crc32(padding, zlib.crc32(block)),
         }
-        for (name, array), block in zip(arrays.items(), blocks, strict=True)
+        for (name, array), (block, padding) in zip(arrays.items(), blocks, strict=True)
     ]
-    directory = _directory(contents.about, entries, [int(offset) for offset in offsets])
-    size = FRONT_BYTES + len(directory) + int(offsets[-1])
+    sizes = [len(block) + len(padding) for block, padding in blocks]
+    directory = _directory(contents.about, entries, sizes)
+    size = FRONT_BYTES + len(directory) + sum(sizes)
     front = FRONT.pack(MAGIC, contents.version, zlib.crc32(directory), len(directory), size)
     checked = front + struct.pack("<I", zlib.crc32(front))
-    write_atomically(Path(path), b"".join([checked, directory, *blocks]))
+    write_atomically(Path(path), checked, directory, *chain.from_iterable(blocks))
 
 
 def read_contents(path: Path | str) -> Contents:
@@ -125,29 +126,22 @@ def _read_front(path: Path, content: np.ndarray) -> tuple[int, int]:
     return version, end
 
 
-def _directory(
-    about: Mapping[str, Any], entries: list[dict[str, Any]], offsets: list[int]
-) -> bytes:
+def _directory(about: Mapping[str, Any], entries: list[dict[str, Any]], sizes: list[int]) -> bytes:
     """JSON of a length that its own offsets take into account: parts start where it ends."""
     start = 0
     while True:
-        placed = [
-            {**entry, "offset": start + offset}
-            for entry, offset in zip(entries, offsets, strict=False)
-        ]
+        offsets = accumulate(sizes, initial=start)
+        placed = [{**entry, "offset": at} for entry, at in zip(entries, offsets, strict=False)]
         text = json.dumps({"about": dict(about), "parts": placed}, allow_nan=False).encode()
-        needed = _aligned(FRONT_BYTES + len(text))
-        if needed <= start:
-            return text + b" " * (start - FRONT_BYTES - len(text))
-        start = needed
+        end = FRONT_BYTES + len(text)
+        if end <= start:
+            return text + b" " * (start - end)
+        start = end + len(_padding(end))
 
 
-def _aligned(count: int) -> int:
-    return -(-count // ALIGNMENT) * ALIGNMENT
-
-
-def _padded(block: bytes) -> bytes:
-    return block + bytes(_aligned(len(block)) - len(block))
+def _padding(count: int) -> bytes:
+    """Zeros after so many bytes."""
+    return bytes(-count % ALIGNMENT)
 
 
 def _little_endian(array: np.ndarray) -> np.ndarray:

@@ -105,11 +105,11 @@ class PackedMatches:
 
     def unpack(self, pixel: Tensor) -> Correspondence:
         """In single precision; what was not found is where it was, with weight 0."""
-        found = torch.from_numpy(np.unpackbits(self.found, count=len(pixel)).astype(bool))
-        target, weight = pixel.clone(), torch.zeros(len(pixel))
-        target[found] += torch.from_numpy(self.flow.astype(np.float32) * np.float32(self.step))
-        weight[found] = torch.from_numpy(self.weight.astype(np.float32))
-        return Correspondence(target, weight)
+        found = np.unpackbits(self.found, count=len(pixel)).astype(bool)
+        target, weight = pixel.numpy().copy(), np.zeros(len(pixel), np.float32)
+        target[found] += self.flow.astype(np.float32) * np.float32(self.step)
+        weight[found] = self.weight
+        return Correspondence(torch.from_numpy(target), torch.from_numpy(weight))
 
 
 def pack_image(rgb: Tensor) -> np.ndarray:
