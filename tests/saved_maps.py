@@ -69,6 +69,7 @@ def made_map(
     """A map whose keyframes are at `poses`, each linked with the next both ways."""
     grid, graph = PREDICTOR.grid, Graph(CAMERA.intrinsics)
     graph.set_readout(0.0123)
+    graph.set_pinhole(False)
     depths = [depth_of(T) for T in poses]
     for k, (T_WC, depth) in enumerate(zip(poses, depths, strict=True)):
         rgb = painted(k) if images is None else images[k]

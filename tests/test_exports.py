@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from conftest import CommandResult, expect_one_line
-from saved_maps import CAMERA, SIGMA, Parts, around, made_map, sphere_depth
+from saved_maps import CAMERA, PREDICTOR, SIGMA, Parts, around, made_map, sphere_depth
 from scipy.spatial.transform import Rotation
 from sequences import cut_sample
 from simulated_room import CountingWorld
 
+from slam.config import Config
 from slam.export import read_ply
 from slam.exports.formats import FORMATS
 from slam.exports.registry import WRITERS, export_map
@@ -175,6 +177,18 @@ def test_colmap_points_project_to_where_their_tracks_say(model: Path, saved: Sav
     assert own < 1e-3 and np.mean(errors) < 0.05 and max(lengths) == 3 and np.mean(lengths) > 1.8
     assert sum(len(seen) for _, _, seen in images.values()) == sum(lengths)
     assert [images[1][1], images[2][1]] == ["000000.jpg", "000003.jpg"]
+
+
+def test_colmap_tracks_leave_out_matches_that_disagree_with_the_depth(tmp_path: Path) -> None:
+    made = made_map(around(2), sphere_depth)
+    edges = made.graph.edges()
+    wrong = {e: replace(m, target=m.target + torch.tensor([3.0, 0.0])) for e, m in edges.items()}
+    made.graph.set_edges([(0, 1)], wrong)
+    saved = SavedMap.from_graph(made.graph, made.origin, Config(), PREDICTOR.grid, made.dense)
+    for one, seen in ((made.saved, 2), (saved, 1)):
+        export_map(one, "colmap-bin", tmp_path, Choices())
+        lengths = [len(track) for *_, track in read_binary(tmp_path)[2].values()]
+        assert max(lengths) == seen
 
 
 @pytest.mark.parametrize("kind", ["text", "binary"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from saved_maps import around, made_map, sphere_depth
+from saved_maps import CAMERA, around, made_map, sphere_depth
 from simulated_room import CountingWorld
 
 from slam.exports import tsdf
@@ -23,6 +23,7 @@ from slam.exports.marching_cubes import (
 )
 from slam.exports.mesh import VERTEX, Mesh, fused_mesh, without_shreds, write_mesh_ply
 from slam.exports.views import Choices
+from slam.lie import se3_act, se3_inv
 from slam.saved_map import SavedMap
 
 VOXEL = 0.08
@@ -138,6 +139,27 @@ def test_a_spheres_vertices_are_on_it_and_its_triangles_face_out(sphere: Mesh) -
 def test_triangles_are_as_many_as_the_voxel_says(ball: SavedMap, sphere: Mesh) -> None:
     coarse = fused_mesh(ball, Choices(voxel=1.5 * VOXEL))
     assert len(sphere.triangles) == pytest.approx(1.5**2 * len(coarse.triangles), rel=0.1)
+
+
+def test_a_thing_thinner_than_the_band_keeps_its_size() -> None:
+    small = made_map(around(14, 2.0), lambda T: sphere_depth(T, 0.3)).saved
+    mesh = fused_mesh(small, Choices(voxel=VOXEL))  # 7.5 voxels across, the band is 8 deep
+    radius = np.linalg.norm(mesh.vertices, axis=1)
+    assert np.abs(radius - 0.3).max() < 0.25 * VOXEL
+
+
+def test_a_wall_is_there_to_the_edges_of_the_image() -> None:
+    (pose,) = around(1)
+    wall = made_map([pose], lambda _: torch.full((72, 96), 2.0)).saved
+    mesh = fused_mesh(wall, Choices(voxel=VOXEL))
+    X = torch.from_numpy(mesh.vertices).double()
+    X_C = se3_act(se3_inv(pose).expand(len(X), 7), X)
+    assert (X_C[:, 2] - 2).abs().max() < 0.01 * VOXEL
+    fx, fy, _, _ = CAMERA.intrinsics
+    width, height = 95 * 2 / fx, 71 * 2 / fy  # of what the pixels' centres span
+    area = 0.5 * np.linalg.norm(normals(mesh), axis=1).sum()
+    rim = 2 * VOXEL * (width + height)  # a voxel all round: cells that are not all seen
+    assert width * height - rim < area < width * height + rim
 
 
 def test_a_room_seen_from_inside_is_where_it_is() -> None:
