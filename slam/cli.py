@@ -14,6 +14,7 @@ from pathlib import Path
 from slam import __version__
 from slam.arguments import add_setting_arguments, add_source_arguments, run_overrides
 from slam.bench.arguments import add_bench
+from slam.map_arguments import add_map
 
 BAD_INPUT = 2  # exit status, as argparse's own
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -134,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     first = [add(commands) for add in (_add_run, _add_eval, _add_eval_depth)]
     last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
-    for command in [*first, *add_bench(commands), *last]:
+    for command in [*first, *add_map(commands), *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
     return parser

@@ -28,6 +28,7 @@ from slam.export import PointCloud, choose_voxel_size, voxel_downsample, write_p
 from slam.frame import SOLVED, FrameRecord, InverseDepth, Snapshot, Step, TrackState
 from slam.mapcloud import point_cloud
 from slam.predictors import Grid
+from slam.saved_map import Origin, SavedMap, save_map
 from slam.sources import Source
 from slam.system import Slam
 from slam.trajectory import Trajectory, write_atomically, write_tum
@@ -164,7 +165,7 @@ def save(
     resolved = replace(config, run=replace(config.run, out=""))  # where it is, it is
     with files.writing("config.yaml") as path:
         write_atomically(path, to_yaml(resolved).encode())
-    cloud = _save_map(files, slam, snapshot, config, len(source.recorded))
+    cloud = _save_map(files, slam, source, snapshot, resolved)
     with files.writing("map.jpg") as path:
         write_map_picture(path, cloud.points, cloud.colors, trajectory)
     weak = np.array([r.time for r in snapshot.records if r.state not in SOLVED])
@@ -192,14 +193,17 @@ def save(
 
 
 def _save_map(
-    files: Files, slam: Slam, snapshot: Snapshot, config: Config, images: int
+    files: Files, slam: Slam, source: Source, snapshot: Snapshot, config: Config
 ) -> PointCloud:
-    """Keyframes with dense depths, and the cloud of them all. images: of the whole recording."""
+    """The map's file, keyframes with dense depths, and the cloud of them all."""
     with slam.timings.measure("dense map"):
         grid, depths = densify(snapshot, slam.predictor.grid, config)
         cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
+    coarse, origin = slam.predictor.grid, Origin.of(source)
+    with files.writing("map.slam") as path, slam.timings.measure("map file"):
+        save_map(path, SavedMap.from_graph(slam.graph, origin, config, coarse, (grid, depths)))
     with files.writing("keyframes.npz") as path:
-        _write_keyframes(path, snapshot, grid, depths, images)
+        _write_keyframes(path, snapshot, grid, depths, len(source.recorded))
     if len(cloud.points):
         size = choose_voxel_size(cloud.points)
         cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)

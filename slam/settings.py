@@ -207,7 +207,12 @@ def _parsed(text: str | bytes, origin: str) -> Any:
 
 def read_settings(defaults: AnySection, path: Path) -> AnySection:
     """The defaults with the differences that a YAML file holds."""
-    return with_values(defaults, _parsed(path.read_bytes(), str(path)), str(path))
+    return parse_settings(defaults, path.read_bytes(), str(path))
+
+
+def parse_settings(defaults: AnySection, text: str | bytes, origin: str) -> AnySection:
+    """The same of a YAML file's text. Args: origin: what errors call it."""
+    return with_values(defaults, _parsed(text, origin), origin)
 
 
 def with_overrides(defaults: AnySection, overrides: Iterable[str]) -> AnySection:

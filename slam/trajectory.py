@@ -125,13 +125,16 @@ def write_tum(path: Path | str, trajectory: Trajectory) -> None:
     write_atomically(Path(path), text.encode())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Writes a file through a temporary one beside it: a reader sees the old content or the new."""
+def write_atomically(path: Path, *content: bytes | memoryview) -> None:
+    """Writes a file through a temporary one beside it: a reader sees the old content or the new.
+
+    Args: content: what is written, one piece after the other.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            file.writelines(content)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:  # a full disk says no name of its own

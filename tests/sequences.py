@@ -14,6 +14,7 @@ OUTPUTS = {  # of `slam run`
     "trajectory_causal.txt",
     "keyframes.txt",
     "keyframes.npz",
+    "map.slam",
     "map.ply",
     "map.jpg",
     "config.yaml",
