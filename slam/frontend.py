@@ -33,6 +33,7 @@ from slam.predictors import Predictor
 from slam.recovery import Attempt, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
 from slam.shutter import Shutter, unroll, velocity
+from slam.standing import FrontendStanding
 from slam.startup import Startup
 from slam.timing import Timings
 from slam.tracking import better, track, track_from_scratch
@@ -120,6 +121,23 @@ class Frontend:
                 self._track_from(number, [frame] if self._unposed(frame) else [], doubtful=True)
         self._early.clear()
         self._lost.clear()
+
+    def standing(self) -> FrontendStanding:
+        """What is needed, besides the map, to go on with the next image."""
+        trial = self._on_trial, self._trials
+        return FrontendStanding(self._current, self._velocity, *trial, self._guess)
+
+    def take_up(
+        self, standing: FrontendStanding, early: Iterable[Frame], lost: Iterable[Frame]
+    ) -> None:
+        """Goes on with the map that is there. Args: frames that wait for `pose_early`."""
+        self._current, self._velocity = standing.keyframe, standing.velocity
+        self._on_trial, self._trials = standing.on_trial, standing.trials
+        self._guess = standing.guess
+        self._early.extend(early)
+        self._lost.extend(lost)
+        last = self.graph.records()[-1]
+        self._last = last if last.keyframe >= 0 else None
 
     def _replay(self) -> None:
         """Starts were discarded and none came after: the first is better than none at all."""

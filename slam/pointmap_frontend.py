@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,7 @@ from slam.pointmap_tracking import PointmapTrack, track_pointmap
 from slam.predictors import PointmapPredictor
 from slam.recovery import nearest_in_time
 from slam.relocalization import Relocaliser
+from slam.standing import FrontendStanding
 from slam.timing import Timings
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,19 @@ class PointmapFrontend:
                     self._publish(frame, number, attempt.T_kf, attempt.pair, state)
                     break
         self._lost.clear()
+
+    def standing(self) -> FrontendStanding:
+        """What is needed, besides the map, to go on with the next image."""
+        return FrontendStanding(self._current, identity(), False, 1, self._guess)
+
+    def take_up(
+        self, standing: FrontendStanding, early: Iterable[Frame], lost: Iterable[Frame]
+    ) -> None:
+        """Goes on with the map that is there. Args: frames that wait for `pose_early`."""
+        self._current, self._guess = standing.keyframe, standing.guess
+        self._lost.extend(lost)  # none are early: the first image makes the map
+        solved = [r for r in self.graph.records() if r.state in SOLVED]
+        self._last = solved[-1] if solved else None
 
     def _start(self, frame: Frame) -> Step:
         """The first image of which the network can tell something is the first keyframe."""

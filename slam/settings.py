@@ -210,6 +210,11 @@ def read_settings(defaults: AnySection, path: Path) -> AnySection:
     return with_values(defaults, _parsed(path.read_bytes(), str(path)), str(path))
 
 
+def from_yaml(defaults: AnySection, text: str, origin: str) -> AnySection:
+    """The defaults with the differences that a text holds. Args: origin: named in errors."""
+    return with_values(defaults, _parsed(text, origin), origin)
+
+
 def with_overrides(defaults: AnySection, overrides: Iterable[str]) -> AnySection:
     """The defaults with `section.key=value` applied; all take effect together, the last one wins.
 
