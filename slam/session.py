@@ -177,9 +177,7 @@ def find(folder: Path) -> Found:
     if not path.is_file():
         if (folder / REPORT).is_file():
             raise ValueError(f"{folder}: this run is finished: there is nothing to resume")
-        raise ValueError(
-            f"{folder}: wanted the folder of a run that was cut short, got no {JOURNAL}"
-        )
+        raise ValueError(f"{folder}: wanted the folder of a run cut short, got no {JOURNAL} in it")
     found = _scan(path)
     if found is None:
         raise ValueError(f"{folder}: this run is finished: there is nothing to resume")
