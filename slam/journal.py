@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 
-from slam.changes import DepthChanged
+from slam.changes import Adopted, Cleared, DepthChanged
 from slam.journal_records import Commit, Entry, encode
 from slam.record_file import RecordWriter
 
@@ -41,11 +41,11 @@ class Journal:
                         pointmap = self._depths[number].pointmap
                     self._depths[number] = DepthChanged(number, depth, pointmap)
                     return
-                case Commit():
-                    self._asked += 1
-            for change in self._depths.values():
-                self._entries.put(change)
-            self._depths.clear()
+                case Adopted() | Cleared() | Commit():  # what depends on depths
+                    for change in self._depths.values():
+                        self._entries.put(change)
+                    self._depths.clear()
+            self._asked += isinstance(entry, Commit)
             self._entries.put(entry)
 
     def wait(self) -> None:
