@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from contextlib import suppress
 
 from slam.changes import Adopted, Cleared, DepthChanged
 from slam.journal_records import Commit, Entry, encode
@@ -62,12 +63,15 @@ class Journal:
     def close(self) -> None:
         """Writes what has been put, and ends the thread. Raises as `wait`."""
         self._entries.put(None)
-        self.wait()
         self._thread.join(PATIENCE)
         if self._error is not None:
             raise self._error
         if self._thread.is_alive():
             raise TimeoutError(f"{self._writer.path}: not closed after {PATIENCE:.0f} s")
+
+    def abandon(self) -> None:
+        """Lets the thread end when it can."""
+        self._entries.put(None)
 
     def _work(self) -> None:
         try:
@@ -82,6 +86,8 @@ class Journal:
             self._tell(0)
             while self._entries.get() is not None:
                 pass  # nothing is kept that will not be written
+            with suppress(OSError):  # what is still in its buffer has no room either
+                self._writer.close()
 
     def _tell(self, commits: int) -> None:
         with self._written:

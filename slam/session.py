@@ -48,13 +48,21 @@ REPORT = "report.json"  # the last file but one that a run writes
 
 
 @dataclass(frozen=True, slots=True)
+class Contents:
+    """What a journal holds of an unfinished session."""
+
+    config: str  # YAML
+    commit: Commit | None  # the last one with a map; None = there is none
+    end: int  # bytes that count
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """An unfinished session."""
 
     path: Path  # its journal
     config: Config  # as the run was given
     commit: Commit | None  # the last one with a map; None = there is none, begin anew
-    start: int  # bytes of the journal that say what the run is
     end: int  # bytes of the journal that count
 
 
@@ -130,7 +138,9 @@ class Session:
         writer.close()
 
     def _give_up(self, error: OSError) -> None:
-        self._journal = None
+        if self._journal is not None:
+            self._journal.abandon()
+            self._journal = None
         if self._on_error == "stop":
             raise OSError(
                 f"{self.path}: wanted to keep the session there, but {_why(error)}; make room and "
@@ -178,10 +188,11 @@ def find(folder: Path) -> Found:
         if (folder / REPORT).is_file():
             raise ValueError(f"{folder}: this run is finished: there is nothing to resume")
         raise ValueError(f"{folder}: wanted the folder of a run cut short, got no {JOURNAL} in it")
-    found = _scan(path)
-    if found is None:
+    contents = scan(path)
+    if contents is None:
         raise ValueError(f"{folder}: this run is finished: there is nothing to resume")
-    return found
+    config = from_yaml(Config(), contents.config, str(path))
+    return Found(path, config, contents.commit, contents.end)
 
 
 def resumed(found: Found) -> Session:
@@ -213,21 +224,15 @@ def replay(
                 apply(change, graph)
 
 
-def _is_unfinished(path: Path) -> bool:
-    found = _scan(path)
-    return found is not None and found.commit is not None
-
-
-def _scan(path: Path) -> Found | None:
+def scan(path: Path) -> Contents | None:
     """What a journal holds; None = all of a run. Raises ValueError where it holds nothing."""
     reader, config, commit, start, end = RecordReader(path), None, None, 0, 0
     for record in reader:
         if record.kind == "beginning":
-            config = bytes(record.values["config"]).decode()
+            config = record.values["config"].tobytes().decode()
             start = end = record.end
         elif record.kind == "commit":
-            commit = to_commit(record.values)
-            end = record.end
+            commit, end = to_commit(record.values), record.end
             if commit.keyframes == 0:  # a start was discarded: the images say the same again
                 commit, end = None, start
         elif record.kind == "ended":
@@ -236,7 +241,15 @@ def _scan(path: Path) -> Found | None:
         raise ValueError(f"{path}: the run was cut short before it began; start it anew: slam run")
     if reader.dropped:
         log.info("%s: the last %d bytes were not written whole", path, reader.dropped)
-    return Found(path, from_yaml(Config(), config, str(path)), commit, start, end)
+    return Contents(config, commit, end)
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether a journal can be resumed; of one that is none, another may take the place."""
+    if path.stat().st_size == 0:
+        return False
+    found = scan(path)
+    return found is not None and found.commit is not None
 
 
 def _everywhere(config: Config) -> Config:
