@@ -36,8 +36,13 @@ class Record:
     """One record as read back."""
 
     kind: str  # at most 12 ASCII letters
-    values: dict[str, np.ndarray]  # by name, owned and writable
+    payload: bytes
     end: int  # byte of the file after it
+
+    @property
+    def values(self) -> dict[str, np.ndarray]:
+        """Arrays by name, each time anew: owned and writable."""
+        return _values(self.payload)
 
 
 class RecordReader:
@@ -169,7 +174,7 @@ def _read(file: BinaryIO, size: int) -> Record | None:
     payload, checksum = file.read(length), file.read(CHECKSUM.size)
     if CHECKSUM.unpack(checksum)[0] != zlib.crc32(payload):
         return None
-    return Record(kind.rstrip(b"\0").decode(), _values(payload), file.tell())
+    return Record(kind.rstrip(b"\0").decode(), payload, file.tell())
 
 
 def _values(payload: bytes) -> dict[str, np.ndarray]:

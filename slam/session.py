@@ -124,7 +124,7 @@ class Session:
 
     def finished(self, keep: bool) -> None:
         """All outputs are saved: the journal has served. Args: keep: whether it stays."""
-        if not self.path.exists():
+        if not self.path.is_file():
             return
         if not keep:
             self.path.unlink()
@@ -161,7 +161,7 @@ def begin(folder: Path, config: Config) -> Session:
     session = Session(None, path, config.run.on_journal_error)
     if not config.run.journal:
         return session
-    if path.exists() and _is_unfinished(path):
+    if path.is_file() and _is_unfinished(path):
         raise ValueError(
             f"{folder}: wanted a folder for a new run, but it holds one that was not finished; "
             f"go on with it (slam resume {folder}), remove {path}, or name another folder"

@@ -49,10 +49,11 @@ def differences(first: Any, second: Any, name: str = "") -> list[str]:
         if len(first) != len(second):
             return [f"{name}: {len(first)} and {len(second)}"]
         pairs = [(a, b, str(n)) for n, (a, b) in enumerate(zip(first, second, strict=True))]
-    elif first is None or isinstance(first, bool | int | float | str | Enum):
-        return [] if first == second else [name]
+    elif isinstance(first, float):
+        return [] if first.hex() == second.hex() else [name]  # nan is nan
     else:
-        return [] if first == second else [f"{name}: {type(first).__name__}"]
+        assert first is None or isinstance(first, bool | int | str | Enum), type(first)
+        return [] if first == second else [name]
     return [found for a, b, n in pairs for found in differences(a, b, f"{name}.{n}")]
 
 
