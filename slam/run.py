@@ -98,7 +98,7 @@ def resume(folder: Path) -> RunResult:
     source = open_configured(config)
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
         session, notes = resumed(found), RunNotes()
-        rest = Rest() if found.commit is None else _restore(slam, source, found, notes)
+        rest = _restore(slam, source, found, notes)
         log.info("%s: going on with %d keyframes at frame %d", folder, len(slam.graph), rest.first)
         return _complete(slam, source, Files(folder), session, notes, rest)
 
@@ -120,8 +120,8 @@ def _restore(slam: Slam, source: Source, found: Found, notes: RunNotes) -> Rest:
     commit = found.commit
     source.skipped.extend(commit.damaged)
     first = int(np.searchsorted(source.indices, commit.standing.frame, side="right"))
-    dropped = first - len(slam.graph.records()) - len(commit.damaged)
-    return Rest(first, dropped, commit.standing)
+    dropped = first - len(slam.graph.records()) - len(commit.damaged)  # some may be ahead
+    return Rest(first, max(0, dropped), commit.standing)
 
 
 def _take_up(slam: Slam, source: Source, standing: Standing) -> None:

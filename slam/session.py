@@ -49,11 +49,12 @@ REPORT = "report.json"  # the last file but one that a run writes
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a journal holds of an unfinished session."""
+    """What a journal holds."""
 
-    config: str  # YAML
+    config: str  # YAML; empty = the run was cut short before it said that much
     commit: Commit | None  # the last one with a map; None = there is none
     end: int  # bytes that count
+    ended: bool  # whether the run was finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +127,16 @@ class Session:
         """All outputs are saved: the journal has served. Args: keep: whether it stays."""
         if not self.path.is_file():
             return
+        try:
+            self._close(keep)
+        except OSError as error:  # what was asked for is there
+            log.warning("%s: not %s: %s", self.path, "closed" if keep else "removed", _why(error))
+
+    def _close(self, keep: bool) -> None:
         if not keep:
             self.path.unlink()
             return
-        reader = RecordReader(self.path)
-        for _ in reader:
-            pass
-        writer = RecordWriter(self.path, reader.end)
+        writer = RecordWriter(self.path, scan(self.path).end)
         writer.write(*encode(Ended()))
         writer.sync()
         writer.close()
@@ -158,14 +162,14 @@ def begin(folder: Path, config: Config) -> Session:
     journal cannot be made and the settings do not say to go on without.
     """
     path = folder / JOURNAL
-    session = Session(None, path, config.run.on_journal_error)
-    if not config.run.journal:
-        return session
-    if path.is_file() and _is_unfinished(path):
+    if path.is_file() and (contents := scan(path)).commit and not contents.ended:
         raise ValueError(
             f"{folder}: wanted a folder for a new run, but it holds one that was not finished; "
             f"go on with it (slam resume {folder}), remove {path}, or name another folder"
         )
+    session = Session(None, path, config.run.on_journal_error)
+    if not config.run.journal:
+        return session
     try:
         writer = RecordWriter(path)
         writer.write(*encode(Beginning(to_yaml(_everywhere(config)))))
@@ -189,8 +193,10 @@ def find(folder: Path) -> Found:
             raise ValueError(f"{folder}: this run is finished: there is nothing to resume")
         raise ValueError(f"{folder}: wanted the folder of a run cut short, got no {JOURNAL} in it")
     contents = scan(path)
-    if contents is None:
+    if contents.ended:
         raise ValueError(f"{folder}: this run is finished: there is nothing to resume")
+    if not contents.config:
+        raise ValueError(f"{path}: the run was cut short before it began; start it anew: slam run")
     config = from_yaml(Config(), contents.config, str(path))
     return Found(path, config, contents.commit, contents.end)
 
@@ -224,9 +230,9 @@ def replay(
                 apply(change, graph)
 
 
-def scan(path: Path) -> Contents | None:
-    """What a journal holds; None = all of a run. Raises ValueError where it holds nothing."""
-    reader, config, commit, start, end = RecordReader(path), None, None, 0, 0
+def scan(path: Path) -> Contents:
+    """What a journal holds. Raises ValueError for a file that is none, or damaged."""
+    reader, config, commit, start, end, ended = RecordReader(path), "", None, 0, 0, False
     for record in reader:
         if record.kind == "beginning":
             config = record.values["config"].tobytes().decode()
@@ -235,21 +241,10 @@ def scan(path: Path) -> Contents | None:
             commit, end = to_commit(record.values), record.end
             if commit.keyframes == 0:  # a start was discarded: the images say the same again
                 commit, end = None, start
-        elif record.kind == "ended":
-            return None
-    if config is None:
-        raise ValueError(f"{path}: the run was cut short before it began; start it anew: slam run")
+        ended = record.kind == "ended"
     if reader.dropped:
         log.info("%s: the last %d bytes were not written whole", path, reader.dropped)
-    return Contents(config, commit, end)
-
-
-def _is_unfinished(path: Path) -> bool:
-    """Whether a journal can be resumed; of one that is none, another may take the place."""
-    if path.stat().st_size == 0:
-        return False
-    found = scan(path)
-    return found is not None and found.commit is not None
+    return Contents(config, commit, end, ended)
 
 
 def _everywhere(config: Config) -> Config:

@@ -206,6 +206,21 @@ def test_a_new_run_does_not_overwrite_one_that_can_be_resumed(
     assert (cut_short / JOURNAL).read_bytes() == before
 
 
+def test_a_run_cut_short_before_it_had_a_map_is_started_anew(
+    cut_short: Path, run_cli: Command
+) -> None:
+    """By either command; a journal that says nothing is in nobody's way."""
+    data, records = (cut_short / JOURNAL).read_bytes(), list(RecordReader(cut_short / JOURNAL))
+    (cut_short / JOURNAL).write_bytes(data[: records[0].end])
+    assert find(cut_short).commit is None
+    begin(cut_short, Config()).end()
+    (cut_short / JOURNAL).write_bytes(data[: records[0].end - 1])
+    begin(cut_short, Config()).end()
+    (cut_short / JOURNAL).write_bytes(data[: records[0].end])
+    assert run_cli("resume", cut_short, "-q").code == 0
+    assert json.loads((cut_short / "report.json").read_text())["posed"] == QUICK.count
+
+
 def test_a_session_that_is_still_running_is_left_alone(cut_short: Path, run_cli: Command) -> None:
     path = cut_short / JOURNAL
     before, writer = path.read_bytes(), RecordWriter(path, path.stat().st_size)
