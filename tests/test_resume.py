@@ -147,24 +147,30 @@ def test_a_killed_run_loses_at_most_one_keyframe_and_goes_on(
     survives(tmp_path / "out", undisturbed, run_cli, keyframes, after)
 
 
+@pytest.fixture(scope="module")
+def undisturbed_at_length(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    return run_undisturbed(WHOLE, tmp_path_factory.mktemp("undisturbed") / "at_length")
+
+
 @pytest.mark.slow
-def test_runs_killed_at_random_points(
-    tmp_path: Path, run_cli: Command, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("point", range(POINTS))
+def test_a_run_killed_at_a_random_point_goes_on(
+    point: int,
+    undisturbed_at_length: Undisturbed,
+    tmp_path: Path,
+    run_cli: Command,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Some in the final adjustment. Prints point, keyframes made and replayed, ATE."""
-    undisturbed = run_undisturbed(WHOLE, tmp_path / "undisturbed")
-    random_ = random.Random(20)
-    rows = [f"undisturbed: {undisturbed.keyframes} keyframes, ATE {1e3 * undisturbed.ate:.3f} mm"]
-    for point in range(POINTS):
-        keyframes = random_.randint(0, undisturbed.keyframes)
-        after = random_.uniform(0, 0.3)
-        made, replayed, ate = survives(
-            tmp_path / str(point), undisturbed, run_cli, keyframes, after
-        )
-        where = f"{1e3 * after:3.0f} ms after keyframe {keyframes:2d}"
-        rows.append(f"{point:2d} {where}: {made:2d} made, {replayed:2d} kept, {1e3 * ate:.3f} mm")
+    whole, chance = undisturbed_at_length, random.Random(point)
+    keyframes, after = chance.randint(0, whole.keyframes), chance.uniform(0, 0.3)
+    made, replayed, ate = survives(tmp_path / "out", whole, run_cli, keyframes, after)
     with capsys.disabled():
-        print("\n" + "\n".join(rows))
+        print(
+            f"\npoint {point:2d}, {1e3 * after:3.0f} ms after keyframe {keyframes:2d}: "
+            f"{made:2d} of {whole.keyframes} made, {replayed:2d} kept, "
+            f"ATE {1e3 * ate:.3f} mm ({1e3 * whole.ate:.3f} mm undisturbed)"
+        )
 
 
 # --- which folders ----------------------------------------------------------------------------
