@@ -194,7 +194,7 @@ def open_configured(config: Config) -> Source:
 def _loop(
     slam: Slam, source: Source, notes: RunNotes, interrupt: Interrupt, rest: Rest
 ) -> tuple[Exception | None, dict[str, Any]]:
-    """Feeds what is left; returns what broke the loop, and figures of real-time mode."""
+    """Feeds what is left; returns what broke the loop, and what the report has besides."""
     left = source.images(range(rest.first, len(source)))
     live = RealTime(left) if slam.config.run.realtime else None
     broken: Exception | None = None
@@ -214,7 +214,8 @@ def _loop(
     slam.end_session()
     interrupt.finishing = True
     notes.loop_seconds = time.perf_counter() - notes.started
-    return broken, {} if live is None else _real_time(live, notes, rest.dropped)
+    resumed_at = {} if rest.standing is None else {"resumed_at": rest.first}
+    return broken, resumed_at | ({} if live is None else _real_time(live, notes, rest.dropped))
 
 
 def _finish(slam: Slam, notes: RunNotes, interrupt: Interrupt) -> Exception | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from sequences import cut_sample
 from slam.changes import Adopted, DepthChanged, EdgesKept, RecordSet
 from slam.config import Config
 from slam.frame import (
+    SOLVED,
     FrameRecord,
     FusedPointmap,
     InverseDepth,
@@ -85,7 +87,7 @@ def kept(folder: Path, config: Config, slam: Slam, images: Iterator) -> Kept:
     slam.keep(session)
     for image in images:
         step = slam.feed(image)
-        pose = step.T_WC if step.record.state in (TrackState.TRACKED,) else None
+        pose = step.T_WC if step.record.state in SOLVED else None
         said.append(Published(step.record.time, pose, step.record.keyframe >= 0))
     slam.end_session()
     return Kept(folder, state_of(slam.graph), session.states, said)
@@ -320,6 +322,29 @@ def test_nothing_waits_for_the_disk_but_the_next_keyframe(disk: Disk, flow_run: 
     kinds = [r.kind for r in RecordReader(disk.path)]  # it is not closed yet
     assert kinds == ["record"] * 100 + ["commit"]
     journal.close()
+
+
+def test_no_keyframe_is_made_before_the_last_one_is_on_the_disk(
+    source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add, sync, there = Graph.add_keyframe, RecordWriter.sync, []
+
+    def adding(graph: Graph, keyframe: Keyframe) -> int:
+        kinds = [r.kind for r in RecordReader(tmp_path / JOURNAL)]
+        there.append(kinds.count("commit"))
+        return add(graph, keyframe)
+
+    def slow(writer: RecordWriter) -> None:
+        time.sleep(0.2)  # longer than it takes to come to the next keyframe
+        sync(writer)
+
+    monkeypatch.setattr(Graph, "add_keyframe", adding)
+    monkeypatch.setattr(RecordWriter, "sync", slow)
+    config = small(source)
+    with closing(empty(config, source)) as slam:
+        kept(tmp_path, config, slam, source.images(range(22)))
+    assert len(there) > 4
+    assert there == list(range(len(there)))
 
 
 def test_a_keyframes_depths_are_written_once_between_adjustments(disk: Disk) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -105,11 +106,21 @@ def test_a_file_cut_within_its_start_is_written_anew(tmp_path: Path, size: int) 
     assert [r.kind for r in read(path)[0]] == ["first"]
 
 
-def test_what_is_synced_is_in_the_file_before_it_is_closed(tmp_path: Path) -> None:
-    writer = RecordWriter(tmp_path / "open")
+def test_what_is_synced_is_on_the_disk_before_the_file_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced, sync = tmp_path / "open", [], os.fsync
+
+    def noting(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, len(read(path)[0])))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    writer = RecordWriter(path)
+    assert {inode for inode, _ in synced} == {path.stat().st_ino, tmp_path.stat().st_ino}
     writer.write("small", {})
     writer.sync()
-    assert len(read(tmp_path / "open")[0]) == 1
+    assert synced[-1] == (path.stat().st_ino, 1)
     writer.close()
 
 
