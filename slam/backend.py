@@ -24,6 +24,7 @@ from slam.places import Places
 from slam.predictors import Predictor
 from slam.relocalization import Relocaliser
 from slam.shutter import ReadoutCost, Shutter, unroll
+from slam.standing import BackendStanding
 from slam.timing import Timings
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Backend:
         self._adjusted: list[Adjusted] = []  # found and not yet published
         self._relocaliser = Relocaliser(predictor, config, places)
         self._loops = LoopSearch(places, config, self._verify)
+        self.standing = self._stands()  # as published
 
     def close(self) -> None:
         """Ends the helper threads."""
@@ -80,6 +82,24 @@ class Backend:
         self._readout = self.config.shutter.readout or 0.0
         self.graph.set_readout(self._readout)
         self.focal_sigma, self.last_cost = float("inf"), float("nan")
+        self.standing = self._stands()
+
+    def _stands(self) -> BackendStanding:
+        return BackendStanding(
+            self._free_focal_at,
+            self._readout_at,
+            self._readout_cost,
+            self.focal_sigma,
+            self.last_cost,
+        )
+
+    def take_up(self, standing: BackendStanding) -> None:
+        """Goes on with the map that is there; its pairs are measured again in the end."""
+        self._free_focal_at = standing.free_focal_at
+        self._readout_at, self._readout_cost = standing.readout_at, standing.readout_cost
+        self.focal_sigma, self.last_cost = standing.focal_sigma, standing.last_cost
+        self._readout, self._intrinsics = self.graph.readout, self.graph.intrinsics
+        self.standing = standing
 
     def step(self, keyframes: Sequence[Keyframe], first: int) -> None:
         """Links new keyframes to their neighbours; adjusts the window that the last one ends.
@@ -119,6 +139,7 @@ class Backend:
             )
         self._adjusted = []
         self.graph.set_readout(self._readout)
+        self.standing = self._stands()
 
     def finish(self) -> None:
         """Global rounds: edges to all covisible keyframes, flow measured again, all moves."""

@@ -57,6 +57,14 @@ def _run(options: argparse.Namespace) -> int:
     return result.exit_code
 
 
+def _resume(options: argparse.Namespace) -> int:
+    from slam.run import resume
+
+    result = resume(options.run)
+    print(result.summary())
+    return result.exit_code
+
+
 def _eval(options: argparse.Namespace) -> int:
     from slam.evaluation import evaluate_files, format_table
 
@@ -133,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"slam {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    first = [add(commands) for add in (_add_run, _add_eval, _add_eval_depth)]
+    first = [add(commands) for add in (_add_run, _add_resume, _add_eval, _add_eval_depth)]
     last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
     for command in [*first, *add_map(commands), *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
@@ -149,6 +157,13 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)"
     )
     add_setting_arguments(command)
+    return command
+
+
+def _add_resume(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("resume", help="go on with a run that was killed")
+    command.set_defaults(command=_resume)
+    command.add_argument("run", metavar="DIR", type=Path, help="output folder of that `slam run`")
     return command
 
 

@@ -317,6 +317,11 @@ class RunSettings(Section):
         4, unit="frames", help="that tracking may be ahead of the backend, offline", minimum=0
     )
     threads: int = setting(2, help="of the kernels", minimum=1, maximum=256)
+    journal: bool = setting(True, help="keep what `slam resume` needs after a crash")
+    keep_journal: bool = setting(False, help="also when everything is saved")
+    on_journal_error: Literal["stop", "continue"] = setting(
+        "stop", help="what to do where it cannot be written: save and stop, or go on without"
+    )
 
 
 @dataclass(frozen=True, slots=True)

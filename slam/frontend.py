@@ -34,6 +34,7 @@ from slam.predictors import Predictor
 from slam.recovery import Attempt, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
 from slam.shutter import Shutter, unroll, velocity
+from slam.standing import FrontendStanding
 from slam.startup import Startup
 from slam.timing import Timings
 from slam.tracking import better, track, track_from_scratch
@@ -53,7 +54,7 @@ class Frontend:
         config: Config,
         timings: Timings,
         places: Places,
-        before_keyframe: Callable[[], None],
+        bring_up_to_date: Callable[[], None],
         on_keyframe: Callable[[int], None],
         good_start: Callable[[], bool | None],
         on_restart: Callable[[], None],
@@ -61,7 +62,7 @@ class Frontend:
     ) -> None:
         """Args:
         places: knows the keyframes by what they look like.
-        before_keyframe: called before each, to let the graph be brought up to date.
+        bring_up_to_date: called before a keyframe or a search for a place: lets the graph be so.
         on_keyframe: called with the number of each new keyframe.
         good_start: asked after the first keyframes whether their map is worth keeping; None =
             not known yet, ask again.
@@ -72,7 +73,7 @@ class Frontend:
         self.graph = graph
         self.config = config
         self.timings = timings
-        self.before_keyframe = before_keyframe
+        self.bring_up_to_date = bring_up_to_date
         self.on_keyframe = on_keyframe
         self.good_start = good_start
         self.on_restart = on_restart
@@ -123,6 +124,23 @@ class Frontend:
                 self._track_from(number, [frame] if self._unposed(frame) else [], doubtful=True)
         self._early.clear()
         self._lost.clear()
+
+    def standing(self) -> FrontendStanding:
+        """What is needed, besides the map, to go on with the next image."""
+        trial = self._on_trial, self._trials
+        return FrontendStanding(self._current, self._velocity, *trial, self._guess)
+
+    def take_up(
+        self, standing: FrontendStanding, early: Iterable[Frame], lost: Iterable[Frame]
+    ) -> None:
+        """Goes on with the map that is there. Args: frames that wait for `pose_early`."""
+        self._current, self._velocity = standing.keyframe, standing.velocity
+        self._on_trial, self._trials = standing.on_trial, standing.trials
+        self._guess = standing.guess
+        self._early.extend(early)
+        self._lost.extend(lost)
+        last = self.graph.records()[-1]
+        self._last = last if last.keyframe >= 0 else None
 
     def _replay(self) -> None:
         """Starts were discarded and none came after: the first is better than none at all."""
@@ -330,7 +348,7 @@ class Frontend:
         self, frame: Frame, number: int, old: Keyframe, T_fk: Tensor, state: TrackState
     ) -> Step:
         """Args: old: keyframe `number` as it was when T_fk was solved."""
-        self.before_keyframe()
+        self.bring_up_to_date()
         now, intrinsics = self.graph.keyframe(number), self.graph.intrinsics
         T_fk = rescaled(T_fk, old.depth, now.depth)
         depth = hand_on(self.predictor.grid, now.depth, T_fk, intrinsics, self.config.mapping)
@@ -345,6 +363,7 @@ class Frontend:
 
     def _recover(self, frame: Frame, number: int) -> Step:
         """Relocalises against the map; failing that, the frame is lost."""
+        self.bring_up_to_date()
         self._guess = NO_GUESS
         self._velocity = identity()
         with self.timings.measure("relocalise"):

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from slam.changes import (
+    Adopted,
+    Change,
+    Cleared,
+    DepthChanged,
+    Edge,
+    EdgesKept,
+    EdgesSet,
+    KeyframeAdded,
+    PinholeSet,
+    ReadoutSet,
+    RecordSet,
+)
 from slam.frame import (
     SOLVED,
     Correspondence,
@@ -24,7 +37,6 @@ from slam.lie import se3_inv, se3_mul
 from slam.shutter import velocity
 
 FAR = 0.5  # s between two poses beyond which they do not tell a velocity
-Edge = tuple[int, int]
 
 
 class Graph:
@@ -46,6 +58,7 @@ class Graph:
         self._intrinsics = intrinsics
         self._readout = 0.0
         self._pinhole = True
+        self.observer: Callable[[Change], None] | None = None  # told of changes, under the lock
 
     @property
     def pinhole(self) -> bool:
@@ -57,6 +70,7 @@ class Graph:
         """Says whether the intrinsics are known."""
         with self._lock:
             self._pinhole = known
+            self._tell(PinholeSet(known))
 
     @property
     def readout(self) -> float:
@@ -68,6 +82,7 @@ class Graph:
         """Takes over an estimate of the readout time."""
         with self._lock:
             self._readout = seconds
+            self._tell(ReadoutSet(seconds))
 
     @property
     def intrinsics(self) -> Intrinsics:
@@ -88,6 +103,11 @@ class Graph:
             self._edges, self._edges_at = {}, {}
             for index, record in self._records.items():
                 self._records[index] = replace(record, keyframe=-1)
+            self._tell(Cleared(intrinsics))
+
+    def _tell(self, change: Change) -> None:
+        if self.observer is not None:
+            self.observer(change)
 
     def keyframe(self, number: int) -> Keyframe:
         """Keyframe by number; -1 is the last."""
@@ -103,12 +123,17 @@ class Graph:
         """Appends a keyframe; returns its number."""
         with self._lock:
             self._keyframes.append(keyframe)
+            self._tell(KeyframeAdded(keyframe))
             return len(self._keyframes) - 1
 
     def set_depth(self, number: int, depth: InverseDepth) -> None:
         """New depths of one keyframe, in its old scale."""
         with self._lock:
-            self._keyframes[number] = replace(self._keyframes[number], depth=depth)
+            self._set_depth(number, depth)
+            self._tell(DepthChanged(number, depth, None))
+
+    def _set_depth(self, number: int, depth: InverseDepth) -> None:
+        self._keyframes[number] = replace(self._keyframes[number], depth=depth)
 
     def fused(
         self,
@@ -125,10 +150,11 @@ class Graph:
         with self._lock:
             current = self._keyframes[number].depth
             if current is before:
-                self.set_depth(number, after)
+                self._set_depth(number, after)
                 if pointmap is not None:
                     keyframe = self._keyframes[number]
                     self._keyframes[number] = replace(keyframe, pointmap=pointmap)
+                self._tell(DepthChanged(number, after, pointmap))
                 return self._keyframes[number], 1.0
             return self._keyframes[number], scale_change(before, current)
 
@@ -153,12 +179,14 @@ class Graph:
                 self._edges[edge] = correspondence
                 for number in edge:
                     self._edges_at.setdefault(number, set()).add(edge)
+            self._tell(EdgesSet(tuple(pairs), dict(edges)))
 
     def keep_edges(self, edges: Sequence[Edge]) -> None:
         """Drops every edge but these."""
         with self._lock:
             for edge in set(self._edges) - set(edges):
                 self._drop_edge(edge)
+            self._tell(EdgesKept(tuple(edges)))
 
     def _drop_edge(self, edge: Edge) -> None:
         if self._edges.pop(edge, None) is not None:
@@ -189,12 +217,13 @@ class Graph:
                 self._grow(number, scale)
             for number, depth in depths.items():
                 self._rescale(number, scale_change(self._keyframes[number].depth, depth))
-                self.set_depth(number, depth)
+                self._set_depth(number, depth)
             for number, T_WC in poses.items():
                 self._keyframes[number] = replace(self._keyframes[number], T_WC=T_WC.clone())
             self._intrinsics = intrinsics or self._intrinsics
             if before is not None and newest is not None:
                 self._follow(before, self._keyframes[newest], since)
+            self._tell(Adopted(dict(poses), dict(depths), intrinsics, newest, dict(scales or {})))
 
     def _follow(self, before: Keyframe, after: Keyframe, numbers: Iterable[int]) -> None:
         """Moves keyframes and their depths as one of them moved."""
@@ -238,6 +267,7 @@ class Graph:
             self._records[record.index] = record
             if record.keyframe >= 0:
                 self._frames_of.setdefault(record.keyframe, []).append(record.index)
+            self._tell(RecordSet(record))
 
     def record(self, index: int) -> FrameRecord:
         """The record of one frame, by its index in the source."""

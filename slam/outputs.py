@@ -26,6 +26,7 @@ from slam.evaluation import EvaluationResult, evaluate
 from slam.evaluation.report import plot_run, write_map_picture
 from slam.export import PointCloud, choose_voxel_size, voxel_downsample, write_ply
 from slam.frame import SOLVED, FrameRecord, InverseDepth, Snapshot, Step, TrackState
+from slam.journal_records import Published
 from slam.mapcloud import point_cloud
 from slam.predictors import Grid
 from slam.saved_map import Origin, SavedMap, save_map
@@ -53,7 +54,7 @@ def output_folder(config: Config, source_name: str) -> Path:
 
 
 @dataclass
-class Journal:
+class RunNotes:
     """What is noted while a run goes."""
 
     causal: list[tuple[float, np.ndarray]] = field(default_factory=list)  # time, T_WC [7]
@@ -65,10 +66,15 @@ class Journal:
     def note(self, step: Step) -> None:
         """Keeps the pose of a frame as first published."""
         self.posed_at[step.record.index] = time.monotonic()
-        if step.record.keyframe < 0:  # nothing yet, or a start was discarded with its world
+        pose = step.T_WC if step.record.state in SOLVED else None
+        self.publish(Published(step.record.time, pose, step.record.keyframe >= 0))
+
+    def publish(self, said: Published) -> None:
+        """The same of a frame that a run posed before it was resumed."""
+        if not said.in_map:  # nothing yet, or a start was discarded with its world
             self.causal.clear()
-        elif step.T_WC is not None and step.record.state in SOLVED:
-            self.causal.append((step.record.time, step.T_WC.numpy()))
+        elif said.T_WC is not None:
+            self.causal.append((said.time, said.T_WC.numpy()))
 
 
 @dataclass(frozen=True)
@@ -146,14 +152,14 @@ def save(
     slam: Slam,
     source: Source,
     config: Config,
-    journal: Journal,
+    notes: RunNotes,
     extra: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes every output file, as far as that can be done; returns the report."""
     snapshot = slam.graph.snapshot()
     posed = [r for r in snapshot.records if r.keyframe >= 0]
     trajectory = _trajectory([(r.time, slam.graph.T_WC(r).numpy()) for r in posed])
-    causal = _trajectory(journal.causal)
+    causal = _trajectory(notes.causal)
     keyframes = _trajectory(sorted((k.frame.time, k.T_WC.numpy()) for k in snapshot.keyframes))
     for name, poses in (
         ("trajectory.txt", trajectory),
@@ -170,7 +176,7 @@ def save(
         write_map_picture(path, cloud.points, cloud.colors, trajectory)
     weak = np.array([r.time for r in snapshot.records if r.state not in SOLVED])
     final = _evaluation(trajectory, source, weak)
-    report = _report(slam, source, journal, snapshot.records, len(snapshot.keyframes)) | extra
+    report = _report(slam, source, notes, snapshot.records, len(snapshot.keyframes)) | extra
     report["points"] = len(cloud.points)
     report["ate"] = None if final is None else _ate(final)
     causal_result = _evaluation(causal, source, np.empty(0))
@@ -267,7 +273,7 @@ def _ate(result: EvaluationResult) -> dict[str, float]:
 def _report(
     slam: Slam,
     source: Source,
-    journal: Journal,
+    notes: RunNotes,
     records: tuple[FrameRecord, ...],
     keyframes: int,
 ) -> dict[str, Any]:
@@ -291,8 +297,8 @@ def _report(
         if source.calibrated
         else {"pixels": fx, "sigma_pixels": _finite(fx * slam.backend.focal_sigma)},
         "frames_per_second": {
-            "loop": len(records) / max(journal.loop_seconds, 1e-9),
-            "with_final_adjustment": len(records) / max(journal.total_seconds, 1e-9),
+            "loop": len(records) / max(notes.loop_seconds, 1e-9),
+            "with_final_adjustment": len(records) / max(notes.total_seconds, 1e-9),
         },
         "stages": slam.timings.summary(),
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,

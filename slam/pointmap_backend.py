@@ -30,6 +30,7 @@ from slam.pointmap_fusion import grid_depth, known_points
 from slam.pointmap_residuals import on_rays
 from slam.predictors import PointmapPredictor
 from slam.self_calibration import SelfCalibration
+from slam.standing import BackendStanding
 from slam.timing import Timings
 
 log = logging.getLogger(__name__)
@@ -61,7 +62,15 @@ class PointmapBackend(Backend):
         self._pinhole = calibrated  # as known now
         self._readout_at = float("inf")  # pointmaps are taken as of one moment
         self._far_first = self._far_last = -1 - config.retrieval.exclude  # linked to older ones
+        self.standing = self._stands()
         graph.set_pinhole(calibrated)
+
+    def take_up(self, standing: BackendStanding) -> None:
+        """Goes on with the map that is there: its pairs are matched again."""
+        super().take_up(standing)
+        self._pinhole = self.graph.pinhole
+        pairs = sorted({(min(e), max(e)) for e in self.graph.edges()})
+        self.edges.measure(self.graph.keyframes(), pairs, self._intrinsics)
 
     def step(self, keyframes: Sequence[Keyframe], first: int) -> None:
         """Links new keyframes, and adjusts; see `Backend.step`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from torch import Tensor
 
@@ -33,6 +33,7 @@ from slam.pointmap_fusion import fuse_pointmap, grid_depth, start_pointmap
 from slam.predictors import PointmapPredictor
 from slam.recovery import nearest_in_time
 from slam.relocalization import Relocaliser
+from slam.standing import FrontendStanding
 from slam.timing import Timings
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,12 @@ class PointmapFrontend:
         config: Config,
         timings: Timings,
         places: Places,
-        before_keyframe: Callable[[], None],
+        bring_up_to_date: Callable[[], None],
         on_keyframe: Callable[[int], None],
     ) -> None:
         """Args:
         places: knows the keyframes by what they look like.
-        before_keyframe: called before each, to let the graph be brought up to date.
+        bring_up_to_date: called before a keyframe or a search for a place: lets the graph be so.
         on_keyframe: called with the number of each new keyframe but the first.
         """
         self.predictor = predictor
@@ -67,7 +68,7 @@ class PointmapFrontend:
         self.config = config
         self.settings = config.pointmap
         self.timings = timings
-        self.before_keyframe = before_keyframe
+        self.bring_up_to_date = bring_up_to_date
         self.on_keyframe = on_keyframe
         self._lost: deque[Frame] = deque(maxlen=config.relocalization.retried)
         self._current = 0  # number of the keyframe tracked against
@@ -98,6 +99,19 @@ class PointmapFrontend:
                     self._publish(frame, number, attempt.T_kf, attempt.pair, state)
                     break
         self._lost.clear()
+
+    def standing(self) -> FrontendStanding:
+        """What is needed, besides the map, to go on with the next image."""
+        return FrontendStanding(self._current, identity(), False, 1, self._guess)
+
+    def take_up(
+        self, standing: FrontendStanding, early: Iterable[Frame], lost: Iterable[Frame]
+    ) -> None:
+        """Goes on with the map that is there. Args: frames that wait for `pose_early`."""
+        self._current, self._guess = standing.keyframe, standing.guess
+        self._lost.extend(lost)  # none are early: the first image makes the map
+        solved = [r for r in self.graph.records() if r.state in SOLVED]
+        self._last = solved[-1] if solved else None
 
     def _start(self, frame: Frame) -> Step:
         """The first image of which the network can tell something is the first keyframe."""
@@ -176,7 +190,7 @@ class PointmapFrontend:
 
         Args: old: keyframe `number` as it was when T_kf [8] was in its scale.
         """
-        self.before_keyframe()
+        self.bring_up_to_date()
         now = self.graph.keyframe(number)
         T_kf = _scaled(T_kf, scale_change(old.depth, now.depth))
         own = attempt.found.searched
@@ -190,6 +204,7 @@ class PointmapFrontend:
 
     def _recover(self, frame: Frame) -> Step:
         """Relocalises against the keyframes that look alike; failing that, the frame is lost."""
+        self.bring_up_to_date()
         self._guess, last = NO_GUESS, self._last
         keyframes = self.graph.keyframes()
         with self.timings.measure("relocalise"):

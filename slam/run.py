@@ -10,17 +10,22 @@ import threading
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from slam.config import Config
-from slam.frame import Image
-from slam.outputs import Files, Journal, RunResult, output_folder, save
+from slam.frame import Image, TrackState
+from slam.outputs import Files, RunNotes, RunResult, output_folder, save
+from slam.session import Found, Session, begin, find, replay, resumed
 from slam.sources import Source, open_source
 from slam.sources.looped import LoopedSource
 from slam.sources.realtime import RealTime
+from slam.standing import Standing
 from slam.system import Slam
 
 log = logging.getLogger(__name__)
@@ -69,18 +74,84 @@ def run(config: Config) -> RunResult:
     adjustment short. Where the source or the system breaks in the middle, what there is is saved
     before the error is raised; a file that cannot be written keeps no other from being written.
 
+    While it goes, the folder holds what `resume` needs; see `session`.
+
     Raises ValueError, FileNotFoundError or OSError for bad input.
     """
     source = open_configured(config)
-    journal = Journal()
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
         files = Files(output_folder(config, source.name))
+        session = begin(files.folder, config)
         log.info("%s: %d frames, %s", source.name, len(source.times), source.calibration_source)
-        interrupt = Interrupt(slam)
-        with interrupt.watching():
-            broken, extra = _loop(slam, source, config, journal, interrupt)
-            broken = broken or _finish(slam, journal, interrupt)
-            report = save(files, slam, source, config, journal, extra)
+        return _complete(slam, source, files, session, RunNotes(), Rest())
+
+
+def resume(folder: Path) -> RunResult:
+    """Goes on with a run that was killed, or that broke, and ends as `run` does.
+
+    What it was told comes from its journal; the source has to be where it was.
+
+    Raises FileNotFoundError or ValueError where the folder holds no such run, and as `run`.
+    """
+    found = find(folder)
+    config = replace(found.config, run=replace(found.config.run, out=str(folder)))
+    source = open_configured(config)
+    with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
+        session, notes = resumed(found), RunNotes()
+        rest = _restore(slam, source, found, notes)
+        log.info("%s: going on with %d keyframes at frame %d", folder, len(slam.graph), rest.first)
+        return _complete(slam, source, Files(folder), session, notes, rest)
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """What is left of a source to a run that goes on with it."""
+
+    first: int = 0  # place of the first image in the source's selection
+    dropped: int = 0  # images before it that real time left out
+    standing: Standing | None = None  # where the run stood; None = at the beginning
+
+
+def _restore(slam: Slam, source: Source, found: Found, notes: RunNotes) -> Rest:
+    """Brings a new system to where the journal ends; returns what is left to do."""
+    if found.commit is None:
+        return Rest()
+    replay(found, slam.graph, slam.predictor.encode, notes.publish)
+    commit = found.commit
+    source.skipped.extend(commit.damaged)
+    first = int(np.searchsorted(source.indices, commit.standing.frame, side="right"))
+    dropped = first - len(slam.graph.records()) - len(commit.damaged)  # some may be ahead
+    return Rest(first, max(0, dropped), commit.standing)
+
+
+def _take_up(slam: Slam, source: Source, standing: Standing) -> None:
+    """Lets the system go on; images that are still to be posed are read again."""
+    records = slam.graph.records()
+    on_trial = standing.frontend.on_trial
+    early = [r for r in records if on_trial or r.state is TrackState.PENDING]
+    lost = [r for r in records if r.state is TrackState.LOST]
+    settings = slam.config.start.remember, slam.config.relocalization.retried
+    kept = (some[max(0, len(some) - n) :] for some, n in zip((early, lost), settings, strict=True))
+    places = (np.searchsorted(source.indices, [r.index for r in some]).tolist() for some in kept)
+    slam.take_up(standing, *(source.images(some) for some in places))
+
+
+def _complete(
+    slam: Slam, source: Source, files: Files, session: Session, notes: RunNotes, rest: Rest
+) -> RunResult:
+    """The images that are left, the final adjustment, the outputs."""
+    config, interrupt = slam.config, Interrupt(slam)
+    session.damaged = source.skipped
+    slam.keep(session)
+    with interrupt.watching():
+        if rest.standing is not None:
+            _take_up(slam, source, rest.standing)
+        notes.started = time.perf_counter() - session.seconds
+        broken, extra = _loop(slam, source, notes, interrupt, rest)
+        broken = broken or _finish(slam, notes, interrupt)
+        report = save(files, slam, source, config, notes, extra)
+    if broken is None and not files.unwritten:
+        session.finished(config.run.keep_journal)
     if broken is not None:
         log.warning("what was computed is in %s", files.folder)
         if files.unwritten:
@@ -121,30 +192,33 @@ def open_configured(config: Config) -> Source:
 
 
 def _loop(
-    slam: Slam, source: Source, config: Config, journal: Journal, interrupt: Interrupt
+    slam: Slam, source: Source, notes: RunNotes, interrupt: Interrupt, rest: Rest
 ) -> tuple[Exception | None, dict[str, Any]]:
-    """Feeds every image; returns what broke the loop, and figures of real-time mode."""
-    live = RealTime(source.images()) if config.run.realtime else None
+    """Feeds what is left; returns what broke the loop, and what the report has besides."""
+    left = source.images(range(rest.first, len(source)))
+    live = RealTime(left) if slam.config.run.realtime else None
     broken: Exception | None = None
-    journal.started = time.perf_counter()
     try:
-        with playing(source, live) as (images, bar):
+        with playing(source, live, left) as (images, bar):
             for image in images:
                 step = slam.feed(image)
-                journal.note(step)
-                bar.update(len(journal.posed_at) + (live.dropped if live else 0) - bar.n)
+                notes.note(step)
+                done = rest.first + len(notes.posed_at) + (live.dropped if live else 0)
+                bar.update(done - bar.n)
                 bar.set_postfix_str(f"{len(slam.graph)} keyframes, {step.record.state.value}")
                 if interrupt.count:
                     log.warning("interrupted: adjusting and saving what there is")
                     break
     except Exception as error:  # raised by `run` after saving
         broken = error
+    slam.end_session()
     interrupt.finishing = True
-    journal.loop_seconds = time.perf_counter() - journal.started
-    return broken, {} if live is None else _real_time(live, journal)
+    notes.loop_seconds = time.perf_counter() - notes.started
+    resumed_at = {} if rest.standing is None else {"resumed_at": rest.first}
+    return broken, resumed_at | ({} if live is None else _real_time(live, notes, rest.dropped))
 
 
-def _finish(slam: Slam, journal: Journal, interrupt: Interrupt) -> Exception | None:
+def _finish(slam: Slam, notes: RunNotes, interrupt: Interrupt) -> Exception | None:
     """The final adjustment; returns what broke it."""
     if slam.failed:
         return None
@@ -155,27 +229,35 @@ def _finish(slam: Slam, journal: Journal, interrupt: Interrupt) -> Exception | N
     except Exception as error:  # raised by `run` after saving
         return error
     finally:
-        journal.total_seconds = time.perf_counter() - journal.started
+        notes.total_seconds = time.perf_counter() - notes.started
     return None
 
 
-def _real_time(live: RealTime, journal: Journal) -> dict[str, Any]:
-    """Drops, and when each frame was captured and posed (s since the first capture)."""
+def _real_time(live: RealTime, notes: RunNotes, dropped: int) -> dict[str, Any]:
+    """Drops, and when each frame was captured and posed (s since the first capture).
+
+    Args: dropped: images before a run was resumed.
+    """
     start = min(live.captured.values(), default=0.0)
     return {
-        "dropped": live.dropped,
+        "dropped": dropped + live.dropped,
         "latency": [
             {"index": n, "captured": live.captured[n] - start, "posed": posed - start}
-            for n, posed in journal.posed_at.items()
+            for n, posed in notes.posed_at.items()
         ],
     }
 
 
 @contextmanager
-def playing(source: Playable, live: RealTime | None) -> Iterator[tuple[Iterator[Image], tqdm]]:
-    """The images of a source, in real time or one after the other, and a bar of them."""
+def playing(
+    source: Playable, live: RealTime | None, chosen: Generator[Image, None, None] | None = None
+) -> Iterator[tuple[Iterator[Image], tqdm]]:
+    """The images of a source, in real time or one after the other, and a bar of them.
+
+    Args: chosen: some of its images, in place of all, where it is not played in real time.
+    """
     gc.freeze()  # what is loaded by now is no garbage: a collection need not walk through it
-    images: Generator[Image, None, None] = source.images() if live is None else iter(live)
+    images: Generator[Image, None, None] = chosen or source.images() if live is None else iter(live)
     turns = nullcontext() if live is None else _shorter_turns()
     with turns, _progress(len(source)) as bar, closing(images):
         yield images, bar

@@ -215,6 +215,11 @@ def parse_settings(defaults: AnySection, text: str | bytes, origin: str) -> AnyS
     return with_values(defaults, _parsed(text, origin), origin)
 
 
+def from_yaml(defaults: AnySection, text: str, origin: str) -> AnySection:
+    """The defaults with the differences that a text holds. Args: origin: named in errors."""
+    return with_values(defaults, _parsed(text, origin), origin)
+
+
 def with_overrides(defaults: AnySection, overrides: Iterable[str]) -> AnySection:
     """The defaults with `section.key=value` applied; all take effect together, the last one wins.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import cv2
 import torch
@@ -13,7 +13,7 @@ from slam.backend import Backend
 from slam.camera import Camera
 from slam.config import Config
 from slam.edges import step_aside
-from slam.frame import Image, Keyframe, Step
+from slam.frame import Frame, Image, Keyframe, Step
 from slam.frontend import Frontend
 from slam.graph import Graph
 from slam.initialization import known_depths
@@ -23,6 +23,8 @@ from slam.pointmap_frontend import PointmapFrontend
 from slam.predictors import PointmapPredictor
 from slam.predictors.factory import make_predictor
 from slam.refinement import fill_gaps, refine_frames
+from slam.session import Session
+from slam.standing import Standing
 from slam.timing import Timings
 
 WAIT = "wait for backend"  # stage of the frontend
@@ -53,16 +55,18 @@ class Slam:
         self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._ahead: int | None = None  # frames since the keyframe at work; None = none is
         self._most_ahead = config.run.ahead
-        self._linked = 1  # keyframes that the backend knows, in real time; the first has no links
+        self._linked = 1  # keyframes that the backend knows; the first has no links
         self._error: BaseException | None = None
+        self._session: Session | None = None
+        self._taken = -1  # index of the image taken last
+        self._committed = 0  # keyframes that the session was told of
         self._thread = threading.Thread(target=self._work, name="backend", daemon=True)
         self._thread.start()
 
     def _parts(self, calibrated: bool) -> tuple[Backend, Frontend | PointmapFrontend]:
         """Backend and frontend for what the predictor measures: flow or pointmaps."""
         parts = self.graph, self.config, self.timings, Places(self.config)
-        before_keyframe = self._catch_up if not self.config.run.realtime else lambda: None
-        hooks = before_keyframe, self._on_keyframe
+        hooks = self._bring_up_to_date, self._on_keyframe
         if isinstance(self.predictor, PointmapPredictor):
             backend = PointmapBackend(self.predictor, *parts, calibrated=calibrated)
             return backend, PointmapFrontend(self.predictor, *parts, *hooks)
@@ -85,7 +89,50 @@ class Slam:
                 self._catch_up()
             else:
                 self._ahead += 1
-        return self.frontend.step(image)
+        step = self.frontend.step(image)
+        self._taken = image.index
+        if self._session is not None:
+            self._session.published(step)
+            if len(self.graph) != self._committed:
+                self.commit()
+        return step
+
+    def keep(self, session: Session) -> None:
+        """Lets a session keep what happens from now on."""
+        self._session, self.graph.observer = session, session.changed
+
+    def commit(self) -> None:
+        """Tells the session that the run can be gone on with after the image taken last."""
+        if self._session is not None:
+            frontend, backend = self.frontend.standing(), self.backend.standing
+            standing = Standing(self._taken, self._linked, frontend, backend)
+            self._committed = len(self.graph)
+            self._session.commit(standing, self._committed)
+
+    def end_session(self) -> None:
+        """What follows can be computed from the map again: the session keeps it no more."""
+        if self._session is not None:
+            self.commit()
+            self.graph.observer = None
+            self._session.end()
+            self._session = None
+
+    def take_up(self, standing: Standing, early: Iterable[Image], lost: Iterable[Image]) -> None:
+        """Goes on with the map that the graph holds, and the image after the last one taken.
+
+        Args: images that wait for `finish` to pose them: from before the start, and lost ones.
+        """
+        self.backend.take_up(standing.backend)
+        frames = (self._encoded(images) for images in (early, lost))
+        self.frontend.take_up(standing.frontend, *frames)
+        self._taken, self._linked = standing.frame, standing.linked
+        self._committed = len(self.graph)
+        for number in range(standing.linked, len(self.graph)):
+            self._on_keyframe(number)
+
+    def _encoded(self, images: Iterable[Image]) -> list[Frame]:
+        encode = self.predictor.encode
+        return [Frame(i.index, i.time, i.seconds, encode(i)) for i in images]
 
     def finish(self) -> None:
         """Drains the backend, poses the early frames, adjusts everything, poses every frame."""
@@ -116,7 +163,15 @@ class Slam:
         self.backend.close()
         self.predictor.close()
 
+    def _bring_up_to_date(self) -> None:
+        if not self.config.run.realtime:
+            self._catch_up()
+        if self._session is not None:
+            self._session.before_keyframe()
+
     def _on_keyframe(self, number: int) -> None:
+        if self.graph.keyframe(number).frame.index == self._taken:  # another may be made before
+            self.commit()  # the image being taken now is through
         if self.config.run.realtime:
             self._tasks.put(self._adjust_new)
             return
@@ -159,6 +214,7 @@ class Slam:
         if self._ahead is not None:
             self._ahead = None
             self.backend.publish()
+            self._linked = max(1, len(self.graph))
 
     def _drain(self) -> None:
         self._tasks.join()

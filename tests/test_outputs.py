@@ -14,6 +14,7 @@ from sequences import OUTPUTS, cut_sample
 from slam.backend import Backend
 from slam.frame import Keyframe
 from slam.outputs import Files
+from slam.session import JOURNAL
 
 Command = Callable[..., CommandResult]
 SMALL = ("--set", "flow.long_side=160")
@@ -35,7 +36,7 @@ def test_what_is_too_large_for_the_disk_is_named_and_all_else_is_there(
 ) -> None:
     source, out = cut_sample(tmp_path / "cut", range(40)), tmp_path / "out"
     with limited_files(12_000):
-        result = run_cli("run", source, "--out", out, *SMALL)
+        result = run_cli("run", source, "--out", out, *SMALL, "--set", "run.journal=false")
     missing = OUTPUTS - {path.name for path in out.iterdir()}
     assert {"map.ply", "report.png"} <= missing and "trajectory.txt" not in missing
     expect_one_line(result, str(out), "File too large", *missing)
@@ -53,7 +54,12 @@ def test_a_folder_in_a_files_place_costs_that_file_only(
     source = cut_sample(tmp_path / "cut", range(40))
     result = run_cli("run", source, "--out", out, *SMALL)
     expect_one_line(result, f"could not write {', '.join(taken)} (Is a directory)")
-    assert {path.name for path in out.iterdir() if path.is_file()} == OUTPUTS - set(taken)
+    written = {path.name for path in out.iterdir() if path.is_file()}
+    assert written == OUTPUTS - set(taken) | {JOURNAL}
+    for name in taken:
+        (out / name).rmdir()
+    assert run_cli("resume", out, "-q").code == 0  # nothing had to be computed in vain
+    assert {path.name for path in out.iterdir()} == OUTPUTS
 
 
 def test_what_broke_the_run_comes_before_what_could_not_be_written(
