@@ -160,10 +160,7 @@ def test_a_run_killed_at_a_random_point_goes_on(
     run_cli: Command,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Every fifth in the last images or the final adjustment.
-
-    Prints point, keyframes made and replayed, ATE.
-    """
+    """Every fifth after the last keyframe. Prints point, keyframes made and replayed, ATE."""
     whole, chance = undisturbed_at_length, random.Random(point)
     keyframes, after = chance.randint(0, whole.keyframes), chance.uniform(0, 0.3)
     if point % 5 == 4:
