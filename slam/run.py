@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from types import FrameType
 from typing import Any
@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from slam.config import Config
 from slam.frame import Image
+from slam.observer import Observer, Running
 from slam.outputs import Files, Journal, RunResult, output_folder, save
 from slam.sources import Source, open_source
 from slam.sources.looped import LoopedSource
@@ -40,6 +41,7 @@ class Interrupt:
     def __init__(self, slam: Slam) -> None:
         self.slam = slam
         self.count = 0
+        self.stopped = False  # somebody wants the loop to end, and all to be adjusted and saved
         self.finishing = False  # set when the loop is over: a Ctrl-C then ends the adjustment
 
     @contextmanager
@@ -54,7 +56,20 @@ class Interrupt:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    @property
+    def ends_loop(self) -> bool:
+        """Whether no more images are to be taken up."""
+        return self.stopped or self.count > 0
+
+    def stop(self) -> None:
+        """Ends the loop after its frame; no interruption: all is adjusted as at its end."""
+        self.stopped = True
+
     def _handle(self, _: int, frame: FrameType | None) -> None:
+        self.press()
+
+    def press(self) -> None:
+        """One Ctrl-C."""
         self.count += 1
         if self.count > 2:
             raise KeyboardInterrupt
@@ -62,15 +77,17 @@ class Interrupt:
             self.slam.hurry()
 
 
-def run(config: Config) -> RunResult:
+def run(config: Config, observer: Observer | None = None) -> RunResult:
     """Runs the whole system on a source and writes the output folder.
 
     Ctrl-C ends the loop early; everything is still adjusted and saved, and a second one cuts the
     adjustment short. Where the source or the system breaks in the middle, what there is is saved
     before the error is raised; a file that cannot be written keeps no other from being written.
 
+    Args: observer: watches and steers it; None = nobody does.
     Raises ValueError, FileNotFoundError or OSError for bad input.
     """
+    watch = Observer() if observer is None else observer
     source = open_configured(config)
     journal = Journal()
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
@@ -78,7 +95,16 @@ def run(config: Config) -> RunResult:
         log.info("%s: %d frames, %s", source.name, len(source.times), source.calibration_source)
         interrupt = Interrupt(slam)
         with interrupt.watching():
-            broken, extra = _loop(slam, source, config, journal, interrupt)
+            watch.began(Running(slam, source, interrupt.press, interrupt.stop))
+
+            def write_now() -> str:
+                now = Files(files.folder)
+                journal.loop_seconds = journal.total_seconds = journal.seconds()
+                save(now, slam, source, config, journal, {})
+                return now.complaint()
+
+            broken, extra = _loop(slam, source, config, journal, interrupt, watch, write_now)
+            watch.adjusting()
             broken = broken or _finish(slam, journal, interrupt)
             report = save(files, slam, source, config, journal, extra)
     if broken is not None:
@@ -88,7 +114,7 @@ def run(config: Config) -> RunResult:
         raise broken
     if files.unwritten:
         raise OSError(files.complaint())
-    if report["posed"] < FEWEST and not interrupt.count:
+    if report["posed"] < FEWEST and not interrupt.ends_loop:
         raise ValueError(f"{source.path}: no map: {_without_map(config, report['processed'])}")
     return RunResult(files.folder, report, INTERRUPTED if interrupt.count else 0)
 
@@ -121,7 +147,13 @@ def open_configured(config: Config) -> Source:
 
 
 def _loop(
-    slam: Slam, source: Source, config: Config, journal: Journal, interrupt: Interrupt
+    slam: Slam,
+    source: Source,
+    config: Config,
+    journal: Journal,
+    interrupt: Interrupt,
+    watch: Observer,
+    write_now: Callable[[], str],
 ) -> tuple[Exception | None, dict[str, Any]]:
     """Feeds every image; returns what broke the loop, and figures of real-time mode."""
     live = RealTime(source.images()) if config.run.realtime else None
@@ -130,17 +162,26 @@ def _loop(
     try:
         with playing(source, live) as (images, bar):
             for image in images:
+                watch.before_image()
+                if interrupt.ends_loop:
+                    break
+                taken = time.monotonic() if live is None else live.captured[image.index]
                 step = slam.feed(image)
                 journal.note(step)
-                bar.update(len(journal.posed_at) + (live.dropped if live else 0) - bar.n)
+                dropped = 0 if live is None else live.dropped
+                bar.update(len(journal.posed_at) + dropped - bar.n)
                 bar.set_postfix_str(f"{len(slam.graph)} keyframes, {step.record.state.value}")
-                if interrupt.count:
-                    log.warning("interrupted: adjusting and saving what there is")
+                watch.posed(image, step, time.monotonic() - taken, dropped)
+                if watch.wants_save():
+                    watch.saved(write_now())
+                if interrupt.ends_loop:
                     break
+        if interrupt.count:
+            log.warning("interrupted: adjusting and saving what there is")
     except Exception as error:  # raised by `run` after saving
         broken = error
     interrupt.finishing = True
-    journal.loop_seconds = time.perf_counter() - journal.started
+    journal.loop_seconds = journal.seconds()
     return broken, {} if live is None else _real_time(live, journal)
 
 
@@ -155,7 +196,7 @@ def _finish(slam: Slam, journal: Journal, interrupt: Interrupt) -> Exception | N
     except Exception as error:  # raised by `run` after saving
         return error
     finally:
-        journal.total_seconds = time.perf_counter() - journal.started
+        journal.total_seconds = journal.seconds()
     return None
 
 
