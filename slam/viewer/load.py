@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from zipfile import BadZipFile
@@ -45,7 +46,7 @@ def load_scene(path: Path) -> Scene:
     images = {} if source is None else _images(source, stored)
     keyframes = tuple(_views(stored, images))
     bare = not images and (path / "map.ply").is_file()
-    poses, solved = _path(path, stored, source)
+    poses, solved = _path(path, stored)
     width, height = (int(n) for n in stored["working_size"])
     columns = np.unique(stored["pixel"][:, 0])
     return Scene(
@@ -135,16 +136,22 @@ def _views(stored: dict[str, np.ndarray], images: dict[int, np.ndarray]) -> list
     return found
 
 
-def _path(
-    folder: Path, stored: dict[str, np.ndarray], source: Source | None
-) -> tuple[np.ndarray, np.ndarray]:
+def _path(folder: Path, stored: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Poses [N, 7] of all frames, right-handed, and which of them [N] were solved."""
     file = folder / "trajectory.txt"
     if not file.is_file() or len(stored["time"]) == 0:
         return stored["T_WC"], np.ones(len(stored["T_WC"]), bool)
     written = read_trajectory(file)
     chosen = min((written, mirrored(written)), key=lambda t: _distance(t, stored))
-    return chosen.poses, np.ones(len(chosen), bool)
+    weak = associate(chosen.times, _weak_times(folder / "report.json"), SAME_TIME)[:, 0]
+    return chosen.poses, ~np.isin(np.arange(len(chosen)), weak)
+
+
+def _weak_times(report: Path) -> np.ndarray:
+    """Times [N] of the frames whose pose was not solved, as a run reports them."""
+    if not report.is_file():
+        return np.empty(0)
+    return np.array(json.loads(report.read_text()).get("weak_times", []), float)
 
 
 def _distance(trajectory: Trajectory, stored: dict[str, np.ndarray]) -> float:
