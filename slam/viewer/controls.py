@@ -38,7 +38,7 @@ class Controls(QWidget):
         self.coloring = QComboBox()
         self.coloring.addItems(list(COLORINGS))
         self.confidence = _slider(0, MOST_CONFIDENT)
-        self.size = _slider(SIZE_STEPS // 2, SIZE_STEPS * LARGEST_SIZE)
+        self.point_size = _slider(SIZE_STEPS // 2, SIZE_STEPS * LARGEST_SIZE)
         self.confidence_text, self.size_text = QLabel(), QLabel()
         self.budget = QSpinBox()
         self.budget.setRange(10_000, 50_000_000)
@@ -60,7 +60,7 @@ class Controls(QWidget):
         form.addRow(self.confidence_text)
         form.addRow(self.confidence)
         form.addRow(self.size_text)
-        form.addRow(self.size)
+        form.addRow(self.point_size)
         form.addRow("at most", self.budget)
         column.addWidget(_group("points", form))
         boxes = QGridLayout()
@@ -69,11 +69,10 @@ class Controls(QWidget):
             box.setFocusPolicy(Qt.FocusPolicy.NoFocus)
             boxes.addWidget(box, place // 2, place % 2)
         column.addWidget(_group("layers", boxes))
-        if not live:
-            rows = QVBoxLayout()
-            rows.addWidget(self.keyframe)
-            rows.addWidget(self.keyframe_text)
-            column.addWidget(_group("keyframe", rows))
+        rows = QVBoxLayout()
+        rows.addWidget(self.keyframe)
+        rows.addWidget(self.keyframe_text)
+        column.addWidget(_group("keyframe", rows))
         column.addStretch(1)
 
 

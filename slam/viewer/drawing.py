@@ -77,6 +77,12 @@ CLOUD_UNIFORMS = (
 )
 
 
+def renderer() -> str:
+    """What draws, in its own words; with a context current."""
+    name = GL.glGetString(GL.GL_RENDERER)
+    return name.decode(errors="replace") if isinstance(name, bytes) else ""
+
+
 class Program:
     """A compiled pair of shaders on VERTEX buffers, and where its inputs are."""
 
@@ -196,22 +202,26 @@ class CloudItem(GLGraphicsItem):
 
 
 class LinesItem(GLGraphicsItem):
-    """Line segments of the world, in layers that are drawn one after the other."""
+    """Line segments of the world."""
 
     program: Program
 
     def initializeGL(self) -> None:
         self.program = Program(LINE_VERTEX, LINE_FRAGMENT, ("matrix",))
 
-    def draw(self, buffers: list[Buffer], matrix: np.ndarray, width: float) -> None:
-        """With the context current. Args: matrix: [4, 4] to clip coordinates. width: px."""
-        GL.glEnable(GL.GL_DEPTH_TEST)
+    def draw(self, buffer: Buffer, matrix: np.ndarray, width: float, *, on_top: bool) -> None:
+        """With the context current.
+
+        Args:
+            matrix: [4, 4] from the world to clip coordinates. width: px.
+            on_top: whatever lies before it.
+        """
+        (GL.glDisable if on_top else GL.glEnable)(GL.GL_DEPTH_TEST)
         GL.glEnable(GL.GL_BLEND)
         GL.glBlendFunc(GL.GL_SRC_ALPHA, GL.GL_ONE_MINUS_SRC_ALPHA)
         GL.glLineWidth(width)
         self.program.begin()
         GL.glUniformMatrix4fv(self.program.uniform["matrix"], 1, True, matrix.astype(np.float32))
-        for buffer in buffers:
-            buffer.upload()
-            self.program.draw(GL.GL_LINES, buffer.handle, len(buffer.vertices))
+        buffer.upload()
+        self.program.draw(GL.GL_LINES, buffer.handle, len(buffer.vertices))
         self.program.end()

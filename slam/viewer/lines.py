@@ -8,7 +8,7 @@ from slam.frame import Intrinsics
 from slam.viewer.points import VERTEX, line_vertices, pose_matrix
 from slam.viewer.scene import Scene
 
-FRUSTUM = 0.12  # depth of a frustum, of the median depth of what the cameras see
+FRUSTUM = 0.07  # depth of a frustum, of the median depth of what the cameras see
 CAMERA = 1.6  # the current camera's is so much larger
 Color = tuple[int, int, int]
 

@@ -48,13 +48,14 @@ def load_scene(path: Path) -> Scene:
     bare = not images and (path / "map.ply").is_file()
     poses, solved = _path(path, stored)
     width, height = (int(n) for n in stored["working_size"])
+    fx, fy, cx, cy = (float(value) for value in stored["intrinsics"])
     columns = np.unique(stored["pixel"][:, 0])
     return Scene(
         keyframes=keyframes,
         path=poses,
         solved=solved,
         edges=edge_pairs(stored["edges"]),
-        intrinsics=tuple(float(v) for v in stored["intrinsics"]),
+        intrinsics=(fx, fy, cx, cy),
         size=(width, height),
         stride=int(columns[1] - columns[0]) if len(columns) > 1 else 1,
         loose=_cloud_scene(path / "map.ply").loose if bare else np.empty(0, VERTEX),

@@ -8,25 +8,27 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from OpenGL import GL
+from pyqtgraph.opengl import GLViewWidget
 from PySide6.QtCore import QPointF, Qt, Signal
 from PySide6.QtGui import QMouseEvent, QWheelEvent
 from PySide6.QtWidgets import QWidget
-from pyqtgraph.opengl import GLViewWidget
 
 from slam.viewer.detail import bounds, shares
-from slam.viewer.drawing import Buffer, CloudItem, LinesItem, Part, Style
+from slam.viewer.drawing import Buffer, CloudItem, LinesItem, Part, Style, renderer
 from slam.viewer.orbit import FIELD_OF_VIEW, Orbit, project
-from slam.viewer.points import VERTEX, pose_matrix
+from slam.viewer.points import pose_matrix
 from slam.viewer.scene import Scene
 
 SOFTWARE = ("llvmpipe", "softpipe", "swiftshader")  # renderers without a graphics card
-SOFTWARE_BUDGET, BUDGET = 400_000, 5_000_000  # points drawn at most
+SOFTWARE_BUDGET, BUDGET = 200_000, 5_000_000  # points drawn at most
 TURN_SPEED = 0.006  # rad per px
 WHEEL_SPEED = 0.999  # factor on the distance per eighth of a degree, as Qt counts
 CLICK = 4.0  # px that the mouse may move between press and release
 REACH = 8.0  # px from a click within which points are picked
+SIZE = 1.5  # px of a point, at which near ones grow to cover what their pixel saw
 GOLDEN = 0.618034  # of a turn, between the hues of successive keyframes
 NO_CAMERA = (0.0, 0.0, 0.0, 0.0)
+EVERYTHING = int(GL.GL_COLOR_BUFFER_BIT) | int(GL.GL_DEPTH_BUFFER_BIT)
 COLORINGS = ("image", "confidence", "height", "keyframe")  # in the order of the shader
 LINE_LAYERS = ("edges", "loops", "path", "keyframes", "camera", "measure")
 LINE_WIDTHS = {"path": 2.0, "camera": 2.5, "measure": 2.5, "loops": 1.6}  # px; others 1
@@ -47,7 +49,7 @@ class Chunk:
 
 
 class MapView(GLViewWidget):
-    """Shows a scene. `orbit`, `style`, `budget` and `hidden` say how; change, then `update`."""
+    """Shows a scene. `viewpoint`, `style`, `budget` and `hidden` say how; change, then `update`."""
 
     moved = Signal()  # by the mouse
     picked = Signal(object)  # a point [3] that was clicked, with `picking` on
@@ -55,8 +57,8 @@ class MapView(GLViewWidget):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         up = np.array([0.0, -1.0, 0.0])  # until a path tells: the first camera is level
-        self.orbit = Orbit(up, np.zeros(3), 1.0, 0.0, 0.0)
-        self.style = Style(size=1.5, least=20.0, coloring=0, both_sides=False)
+        self.viewpoint = Orbit(up, np.zeros(3), 1.0, 0.0, 0.0)
+        self.style = Style(size=SIZE, least=20.0, coloring=0, both_sides=False)
         self.budget = BUDGET
         self.hidden: set[str] = set()
         self.picking = False
@@ -128,7 +130,7 @@ class MapView(GLViewWidget):
     def _measure_heights(self, scene: Scene) -> None:
         points = scene.cloud(self.style.least, most=20_000)[0]
         if len(points) > 1:
-            low, high = np.percentile(points @ self.orbit.up, [2, 98])
+            low, high = np.percentile(points @ self.viewpoint.up, [2, 98])
             self._heights = (float(low), max(float(high), float(low) + 1e-9))
 
     # --- drawing ------------------------------------------------------------------------------
@@ -136,20 +138,19 @@ class MapView(GLViewWidget):
     def initializeGL(self) -> None:
         """Chooses a budget that fits what draws."""
         super().initializeGL()
-        renderer = GL.glGetString(GL.GL_RENDERER).decode(errors="replace").lower()
-        if any(name in renderer for name in SOFTWARE):
+        if any(name in renderer().lower() for name in SOFTWARE):
             self.budget = min(self.budget, SOFTWARE_BUDGET)
 
     def matrix(self) -> np.ndarray:
         """[4, 4] from the world to clip coordinates."""
-        return self.orbit.matrix(self.width(), self.height())
+        return self.viewpoint.matrix(self.width(), self.height())
 
     def paintGL(self) -> None:
         """One picture. In pyqtgraph's own loop errors would be printed and passed over."""
         start = time.perf_counter()
         GL.glClearColor(*self.background, 1.0)
         GL.glDepthMask(True)
-        GL.glClear(GL.GL_COLOR_BUFFER_BIT | GL.GL_DEPTH_BUFFER_BIT)
+        GL.glClear(EVERYTHING)
         matrix, ratio = self.matrix(), self.devicePixelRatioF()
         self.drawn = 0
         if "points" not in self.hidden:
@@ -158,7 +159,8 @@ class MapView(GLViewWidget):
             self._cloud.draw(parts, matrix, replace(self.style, size=self.style.size * ratio))
         for name, buffer in self._layers.items():
             if name not in self.hidden and len(buffer.vertices):
-                self._lines.draw([buffer], matrix, ratio * LINE_WIDTHS.get(name, 1.0))
+                width = ratio * LINE_WIDTHS.get(name, 1.0)
+                self._lines.draw(buffer, matrix, width, on_top=name == "measure")
         GL.glFinish()
         self.paint_seconds = time.perf_counter() - start
 
@@ -175,7 +177,7 @@ class MapView(GLViewWidget):
 
     def _part(self, chunk: Chunk, count: int, drawn: int) -> Part:
         low, high = self._heights
-        up = np.append(self.orbit.up, 0.0) @ chunk.M_WP
+        up = np.append(self.viewpoint.up, 0.0) @ chunk.M_WP
         up[3] -= low
         focal = self.width() / 2 / np.tan(FIELD_OF_VIEW / 2)
         thinned = np.sqrt(count / drawn)
@@ -184,8 +186,8 @@ class MapView(GLViewWidget):
             count=drawn,
             M_WP=chunk.M_WP,
             camera=chunk.camera,
-            eye=(chunk.T_CW @ np.append(self.orbit.eye, 1.0))[:3] / chunk.scale,
-            footprint=float(focal * chunk.spacing * thinned) / 1.5,
+            eye=(chunk.T_CW @ np.append(self.viewpoint.eye, 1.0))[:3] / chunk.scale,
+            footprint=float(focal * chunk.spacing * thinned / SIZE),
             height=up / (high - low),
             tint=chunk.tint,
         )
@@ -229,9 +231,9 @@ class MapView(GLViewWidget):
             Qt.KeyboardModifier.ControlModifier | Qt.KeyboardModifier.ShiftModifier
         )
         if ev.buttons() & Qt.MouseButton.LeftButton and not held:
-            self.orbit = self.orbit.turned(-TURN_SPEED * step.x(), TURN_SPEED * step.y())
+            self.viewpoint = self.viewpoint.turned(-TURN_SPEED * step.x(), TURN_SPEED * step.y())
         elif ev.buttons():
-            self.orbit = self.orbit.panned(step.x(), -step.y(), self.width())
+            self.viewpoint = self.viewpoint.panned(step.x(), -step.y(), self.width())
         self.moved.emit()
         self.update()
 
@@ -247,12 +249,12 @@ class MapView(GLViewWidget):
         """The point that is clicked becomes what the view turns round."""
         point = self.pick(ev.position().x(), ev.position().y())
         if point is not None and not self.picking:
-            self.orbit = self.orbit.looking(self.orbit.eye, point)
+            self.viewpoint = self.viewpoint.looking(self.viewpoint.eye, point)
             self.moved.emit()
             self.update()
 
     def wheelEvent(self, ev: QWheelEvent) -> None:
-        self.orbit = self.orbit.zoomed(WHEEL_SPEED ** ev.angleDelta().y())
+        self.viewpoint = self.viewpoint.zoomed(WHEEL_SPEED ** ev.angleDelta().y())
         self.moved.emit()
         self.update()
 

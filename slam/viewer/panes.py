@@ -49,16 +49,22 @@ class Panes(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.pictures = {name: Picture() for name in CAPTIONS}
+        self._captions = {name: QLabel(caption) for name, caption in CAPTIONS.items()}
         row = QHBoxLayout(self)
         row.setContentsMargins(4, 2, 4, 2)
         for name, picture in self.pictures.items():
             column = QVBoxLayout()
             column.setSpacing(1)
             column.addWidget(picture, stretch=1)
-            caption = QLabel(CAPTIONS[name])
+            caption = self._captions[name]
             caption.setAlignment(Qt.AlignmentFlag.AlignHCenter)
             column.addWidget(caption)
             row.addLayout(column, stretch=1)
+
+    def hide_flow(self) -> None:
+        """There is none but in a run."""
+        self.pictures["flow"].hide()
+        self._captions["flow"].hide()
 
 
 class Overlay(QLabel):
@@ -66,6 +72,7 @@ class Overlay(QLabel):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__(parent)
+        self._ground = parent
         self.setTextFormat(Qt.TextFormat.RichText)
         self.setAttribute(Qt.WidgetAttribute.WA_TransparentForMouseEvents)
         self.setStyleSheet(
@@ -76,7 +83,7 @@ class Overlay(QLabel):
     def show_in_the_middle(self) -> None:
         """As large as its text."""
         self.adjustSize()
-        parent = self.parentWidget()
-        self.move((parent.width() - self.width()) // 2, (parent.height() - self.height()) // 2)
+        ground = self._ground
+        self.move((ground.width() - self.width()) // 2, (ground.height() - self.height()) // 2)
         self.show()
         self.raise_()

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 import torch
 
-from slam.measurement import thinned, unpack
+from slam.measurement import unpack
 from slam.predictors import Grid
 
 FLOW_RANGE = 95  # percentile of the flow's length that is drawn in full colour
-BEST = 250.0  # confidence that is drawn brightest: the relative sigma of 0.004 that none falls below
+BEST = 250.0  # confidence that is drawn brightest: no relative sigma falls below 0.004
 UNKNOWN = np.array([40, 40, 46], np.uint8)  # RGB where nothing was measured
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from OpenGL import GL
 from pyqtgraph.opengl import GLViewWidget
 
 from slam.viewer.application import application
+from slam.viewer.drawing import renderer
 
 if __name__ == "__main__":
     application()
@@ -14,4 +14,4 @@ if __name__ == "__main__":
     if not widget.isValid():
         raise RuntimeError("this display has no OpenGL")
     widget.makeCurrent()
-    print(GL.glGetString(GL.GL_RENDERER).decode())
+    print(renderer())

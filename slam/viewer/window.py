@@ -12,7 +12,15 @@ from typing import Protocol
 import numpy as np
 from PySide6.QtCore import QSignalBlocker, Qt, Signal
 from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent
-from PySide6.QtWidgets import QFileDialog, QHBoxLayout, QLabel, QMainWindow, QSplitter, QWidget
+from PySide6.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QSplitter,
+    QWidget,
+)
 
 from slam.export import write_ply
 from slam.viewer.commands import COMMANDS, LAYERS, Command, help_text
@@ -20,7 +28,6 @@ from slam.viewer.controls import MOST_CONFIDENT, SIZE_STEPS, Controls
 from slam.viewer.lines import (
     camera_lines,
     edge_lines,
-    frustum_lines,
     keyframe_lines,
     path_lines,
 )
@@ -36,7 +43,7 @@ log = logging.getLogger(__name__)
 
 CHASE = 0.12  # share of the way to its place behind the camera that the view goes at once
 CONFIDENCE_STEP, SIZE_STEP = 5, 5  # of the sliders, by key
-EDGE_ALPHA, LOOP_ALPHA = 110, 235  # opacity
+EDGE_ALPHA, LOOP_ALPHA = 90, 140  # opacity
 NOTICE = 8000  # ms that a message stays
 
 
@@ -107,6 +114,7 @@ class Window(QMainWindow):
         whole.setLayout(row)
         self.setCentralWidget(whole)
         self.statusBar().addPermanentWidget(self.status)
+        self.statusBar().setSizeGripEnabled(False)
         self.statusBar().showMessage("? shows all keys", NOTICE)
         self.resize(1280, 800)
         self.view.setFocus()
@@ -117,10 +125,10 @@ class Window(QMainWindow):
         view.picked.connect(self.measure_to)
         controls.coloring.currentIndexChanged.connect(self._restyle)
         controls.confidence.valueChanged.connect(self._restyle)
-        controls.size.valueChanged.connect(self._restyle)
-        with QSignalBlocker(controls.confidence), QSignalBlocker(controls.size):
+        controls.point_size.valueChanged.connect(self._restyle)
+        with QSignalBlocker(controls.confidence), QSignalBlocker(controls.point_size):
             controls.confidence.setValue(round(view.style.least))
-            controls.size.setValue(round(SIZE_STEPS * view.style.size))
+            controls.point_size.setValue(round(SIZE_STEPS * view.style.size))
         controls.budget.valueChanged.connect(self._set_budget)
         for name, box in controls.layers.items():
             box.toggled.connect(lambda on, name=name: self.set_layer(name, shown=on))
@@ -128,6 +136,11 @@ class Window(QMainWindow):
         controls.keyframe.valueChanged.connect(self.show_keyframe)
         self.actions_of["see_through"].setChecked(True)
         self._restyle()
+        if self.steering is not None:
+            self.actions_of["follow"].setChecked(True)
+            controls.keyframe.setEnabled(False)
+        else:
+            self.panes.hide_flow()
 
     # --- what is shown ------------------------------------------------------------------------
 
@@ -136,11 +149,11 @@ class Window(QMainWindow):
         first = self.scene is None or not (self.scene.points or len(self.scene.path))
         self.scene = scene
         if first or (self.following and not self._touched):
-            self.view.orbit = replace(self.view.orbit, up=scene_up(scene))
+            self.view.viewpoint = replace(self.view.viewpoint, up=scene_up(scene))
         self.view.show_scene(scene)
         self._draw_lines()
         if first:
-            self.do_reset()
+            self.look_at_all()
             self._show_budget()
         if self.steering is None and scene.keyframes:
             self.controls.keyframe.setRange(0, len(scene.keyframes) - 1)
@@ -176,9 +189,21 @@ class Window(QMainWindow):
     def chase(self, share: float = CHASE) -> None:
         """Moves the view a part of the way to its place behind the current camera."""
         if self.following and self.camera is not None and self.scene is not None:
-            goal = self.view.orbit.behind(pose_matrix(self.camera), self.scene.depth)
-            self.view.orbit = self.view.orbit.towards(goal, share)
+            goal = self.view.viewpoint.behind(pose_matrix(self.camera), self.scene.depth)
+            self.view.viewpoint = self.view.viewpoint.towards(goal, share)
             self.view.update()
+
+    def end_run(self) -> None:
+        """The run is over: there is nothing more to steer, keyframes can be looked at."""
+        self.steering = None
+        for command in COMMANDS:
+            if command.live:
+                self.actions_of[command.name].setEnabled(False)
+        self.controls.keyframe.setEnabled(True)
+        self.panes.hide_flow()
+        self.actions_of["follow"].setChecked(False)
+        if not self._touched:
+            self.scene = None  # the next one is looked at as a whole
 
     @property
     def following(self) -> bool:
@@ -211,10 +236,10 @@ class Window(QMainWindow):
             self.view.style,
             coloring=controls.coloring.currentIndex(),
             least=float(controls.confidence.value()),
-            size=controls.size.value() / SIZE_STEPS,
+            size=controls.point_size.value() / SIZE_STEPS,
         )
         controls.confidence_text.setText(f"confidence ≥ {controls.confidence.value()}")
-        controls.size_text.setText(f"point size {controls.size.value() / SIZE_STEPS:.1f} px")
+        controls.size_text.setText(f"point size {controls.point_size.value() / SIZE_STEPS:.1f} px")
         self.view.update()
 
     def _set_budget(self, points: int) -> None:
@@ -234,9 +259,11 @@ class Window(QMainWindow):
     def set_theme(self, theme: Theme) -> None:
         """Colours of widgets and map."""
         self.colors = theme
-        self.setPalette(theme.palette())
-        self.statusBar().setPalette(theme.palette())
-        self.view.background = tuple(c / 255 for c in theme.view)
+        QApplication.setPalette(theme.palette())
+        accent = "QToolButton:checked {{ background: rgb{}; color: white; }}"
+        self.controls.setStyleSheet(accent.format(theme.accent))
+        red, green, blue = theme.view
+        self.view.background = (red / 255, green / 255, blue / 255)
         self._draw_lines()
         self._draw_measure()
         self.view.update()
@@ -271,9 +298,14 @@ class Window(QMainWindow):
             self.chase()
 
     def do_reset(self) -> None:
-        """All of the map."""
+        """All of the map; the camera is no longer followed."""
+        self._moved()
+        self.look_at_all()
+
+    def look_at_all(self) -> None:
+        """Takes a viewpoint from which all of the map is seen."""
         if self.scene is not None:
-            self.view.orbit = overview(self.scene, self.view.style.least)
+            self.view.viewpoint = overview(self.scene, self.view.style.least)
             self.view.update()
 
     def do_measure(self, on: bool) -> None:
@@ -299,7 +331,7 @@ class Window(QMainWindow):
 
     def _draw_measure(self) -> None:
         """A line between the points, and a cross at each."""
-        size = 0.01 * self.view.orbit.distance
+        size = 0.01 * self.view.viewpoint.distance
         ends = [(p - size * axis, p + size * axis) for p in self._measured for axis in np.eye(3)]
         if len(self._measured) == 2:
             ends.append((self._measured[0], self._measured[1]))
@@ -339,11 +371,11 @@ class Window(QMainWindow):
 
     def do_larger(self) -> None:
         """Larger points."""
-        self.controls.size.setValue(self.controls.size.value() + SIZE_STEP)
+        self.controls.point_size.setValue(self.controls.point_size.value() + SIZE_STEP)
 
     def do_smaller(self) -> None:
         """Smaller points."""
-        self.controls.size.setValue(self.controls.size.value() - SIZE_STEP)
+        self.controls.point_size.setValue(self.controls.point_size.value() - SIZE_STEP)
 
     def do_surer(self) -> None:
         """Only more confident points."""
