@@ -217,6 +217,7 @@ class LinesItem(GLGraphicsItem):
             on_top: whatever lies before it.
         """
         (GL.glDisable if on_top else GL.glEnable)(GL.GL_DEPTH_TEST)
+        GL.glDepthFunc(GL.GL_LEQUAL)  # a path hides the edges that lie on it
         GL.glEnable(GL.GL_BLEND)
         GL.glBlendFunc(GL.GL_SRC_ALPHA, GL.GL_ONE_MINUS_SRC_ALPHA)
         GL.glLineWidth(width)

@@ -78,16 +78,16 @@ class Live:
         self._rates: list[tuple[float, int]] = []
         self._next_snapshot = 0.0
         self._finished = False
-        self._interrupted = False
-        self._timer = QTimer(window)
-        self._timer.setSingleShot(True)
-        self._timer.timeout.connect(self.look)
-        self._timer.start(0)
+        self.timer = QTimer(window)
+        self.timer.setSingleShot(True)
+        self.timer.timeout.connect(self.look)
+        self.timer.start(0)
 
     def look(self) -> None:
         """Shows what is new. What it cost, and the picture it led to, decide when it looks next."""
         start = time.monotonic()
-        if self.thread.error is not None or (self.thread.ended and self._interrupted):
+        interrupted = self.watcher.interrupted
+        if self.thread.error is not None or (self.thread.ended and interrupted):
             QApplication.exit(0)
             return
         if self.thread.result is not None and not self._finished:
@@ -95,14 +95,10 @@ class Live:
         elif not self._finished:
             self._follow_run(start)
         cost = time.monotonic() - start + self.window.view.paint_seconds
-        self._timer.start(round(1000 * max(SHORTEST, LOAD * cost)))
-
-    def interrupted(self) -> None:
-        """After a Ctrl-C: a pause ends, and so does looking at what is finished."""
-        self._interrupted = True
+        self.timer.start(round(1000 * max(SHORTEST, LOAD * cost)))
 
     def _follow_run(self, now: float) -> None:
-        if self._interrupted:
+        if self.watcher.interrupted:
             self.watcher.release()
         if self.watcher.complaint is not None:
             self.window.notice(self.watcher.complaint or "saved")
@@ -198,9 +194,8 @@ def run_with_viewer(
     thread.start()
     if aside:
         step_aside()
-    shown: list[Live] = []
-    with _interrupts_to(watcher, shown):
-        failure = _show(config, watcher, thread, shown, opened)
+    with _interrupts_to(watcher):
+        failure = _show(config, watcher, thread, opened)
         if failure is not None:
             log.warning(
                 "the viewer failed (%s: %s); the run goes on without it",
@@ -216,7 +211,6 @@ def _show(
     config: Config,
     watcher: Watcher,
     thread: RunThread,
-    shown: list[Live],
     opened: Callable[[Live], None] | None,
 ) -> Exception | None:
     """The window until it is closed; returns what made the viewer fail."""
@@ -226,7 +220,6 @@ def _show(
             window = Window("slam", watcher, config.map.confidence)
             window.closed.connect(watcher.stop)
             live = Live(window, watcher, thread)
-            shown.append(live)
             window.show()
             if opened is not None:
                 opened(live)
@@ -242,15 +235,10 @@ def _show(
 
 
 @contextmanager
-def _interrupts_to(watcher: Watcher, shown: list[Live]) -> Iterator[None]:
+def _interrupts_to(watcher: Watcher) -> Iterator[None]:
     """Ctrl-C, which only the main thread hears, is passed on to the run."""
 
-    def handle(*_: object) -> None:
-        for live in shown:
-            live.interrupted()
-        watcher.interrupt()
-
-    before = signal.signal(signal.SIGINT, handle)
+    before = signal.signal(signal.SIGINT, lambda *_: watcher.interrupt())
     try:
         yield
     finally:

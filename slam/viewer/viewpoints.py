@@ -29,14 +29,15 @@ def overview(scene: Scene, least: float) -> Orbit:
     Args: least: confidence of the points that count.
     """
     up = scene_up(scene)
-    points = scene.cloud(least, most=SAMPLE)[0].astype(float)
-    points = np.concatenate([points, scene.path[:, :3]])
+    points, path = scene.cloud(least, most=SAMPLE)[0].astype(float), scene.path[:, :3]
     start = Orbit(up, np.zeros(3), 1.0, 0.0, HEIGHT)
-    if len(points) == 0:
+    if len(points) + len(path) == 0:
         return start
-    low, high = np.percentile(points, [4, 96], axis=0)
+    middle = np.percentile(points, [4, 96], axis=0) if len(points) else path
+    whole = np.concatenate([middle, path])
+    low, high = whole.min(axis=0), whole.max(axis=0)
     target, size = (low + high) / 2, float(np.linalg.norm(high - low))
-    forward = target - scene.path[:, :3].mean(axis=0) if len(scene.path) else -start.globe[0]
+    forward = target - path.mean(axis=0) if len(path) else -start.globe[0]
     east, north, _ = start.globe @ -forward
     azimuth = float(np.arctan2(north, east)) + ASIDE
     return Orbit(up, target, max(AWAY * size, 1e-6), azimuth, HEIGHT)

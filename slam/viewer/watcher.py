@@ -33,7 +33,7 @@ class Watcher(Observer):
         self._paused = False
         self._allowed = 0  # images let through a pause
         self._save = False
-        self._interrupts = 0  # before the run had begun
+        self._interrupts = 0  # times that Ctrl-C was pressed
         self._stopped = False
         self.running: Running | None = None
         self.latest: LiveState | None = None
@@ -74,6 +74,11 @@ class Watcher(Observer):
         running, self._interrupts = self.running, self._interrupts + 1
         if running is not None:
             running.interrupt()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether there was a Ctrl-C."""
+        return self._interrupts > 0
 
     def release(self) -> None:
         """Ends a pause after an interruption."""
