@@ -77,7 +77,7 @@ class Live:
         self._shown: LiveState | None = None
         self._rates: list[tuple[float, int]] = []
         self._next_snapshot = 0.0
-        self._finished = False
+        self.finished = False  # the run's result is shown
         self.timer = QTimer(window)
         self.timer.setSingleShot(True)
         self.timer.timeout.connect(self.look)
@@ -90,9 +90,9 @@ class Live:
         if self.thread.error is not None or (self.thread.ended and interrupted):
             QApplication.exit(0)
             return
-        if self.thread.result is not None and not self._finished:
+        if self.thread.result is not None and not self.finished:
             self._finish(self.thread.result)
-        elif not self._finished:
+        elif not self.finished:
             self._follow_run(start)
         cost = time.monotonic() - start + self.window.view.paint_seconds
         self.timer.start(round(1000 * max(SHORTEST, LOAD * cost)))
@@ -165,7 +165,7 @@ class Live:
 
     def _finish(self, result: RunResult) -> None:
         """Shows the final, dense map."""
-        self._finished = True
+        self.finished = True
         self.window.end_run()
         self.window.show_scene(load_scene(result.folder))
         self.window.status.setText(f"done, written to {result.folder} · {self._map_words()}")
