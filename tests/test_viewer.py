@@ -16,17 +16,13 @@ import torch
 from conftest import PACKAGE_PARENT, CommandResult, expect_one_line
 from scipy.spatial.transform import Rotation
 from sequences import OUTPUTS, cut_sample
-from viewer_scenes import INTRINSICS, SIZE, keyframe, pose, scene_of
+from viewer_scenes import INTRINSICS, SIZE, keyframe, pose, scene_of, small_config
 
-from slam.config import Config, load_config
-from slam.export import read_ply
 from slam.frame import Image, InverseDepth, Step
 from slam.graph import Graph
 from slam.outputs import RunResult
 from slam.predictors import Grid
 from slam.run import run
-from slam.sources.ground_truth import mirrored
-from slam.trajectory import read_trajectory, write_tum
 from slam.viewer import why_not
 from slam.viewer.detail import FEWEST, shares
 from slam.viewer.load import load_scene
@@ -37,7 +33,6 @@ from slam.viewer.scene import SceneBuilder, edge_pairs
 from slam.viewer.watcher import LiveState, Watcher
 
 Command = Callable[..., CommandResult]
-SMALL = ("flow.long_side=200",)
 
 
 # --- points ---------------------------------------------------------------------------------------
@@ -190,69 +185,6 @@ def test_a_clouds_confidence_and_size_are_chosen() -> None:
     assert len(scene.cloud(0, most=100)[0]) == pytest.approx(100, abs=2)
 
 
-# --- a run's files --------------------------------------------------------------------------------
-
-
-def config_of(source: Path, out: Path) -> Config:
-    return load_config(None, [f"source.path={source}", f"run.out={out}", *SMALL])
-
-
-@pytest.fixture(scope="module")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
-    folder = tmp_path_factory.mktemp("viewer")
-    return run(config_of(cut_sample(folder / "cut", range(40)), folder / "out"))
-
-
-def test_a_runs_folder_is_shown_in_the_colours_of_its_images(small_run: RunResult) -> None:
-    scene = load_scene(small_run.folder)
-    written = read_trajectory(small_run.folder / "trajectory.txt")
-    np.testing.assert_array_equal(scene.path, written.poses)
-    assert len(scene.keyframes) == small_run.report["keyframes"] and len(scene.edges)
-    assert all(k.rgb is not None for k in scene.keyframes) and len(scene.loose) == 0
-    points, colors, _ = scene.cloud(20)
-    cloud = read_ply(small_run.folder / "map.ply")
-    np.testing.assert_allclose(np.median(points, 0), np.median(cloud.points, 0), atol=0.1)
-    np.testing.assert_allclose(colors.mean(0), cloud.colors.mean(0), atol=8)
-
-
-def copy_of(folder: Path, to: Path, *, source: str) -> Path:
-    """A run's folder whose source is elsewhere."""
-    to.mkdir()
-    for file in folder.iterdir():
-        (to / file.name).write_bytes(file.read_bytes())
-    lines = (to / "config.yaml").read_text().splitlines()
-    changed = [f"  path: {source}" if line.startswith("  path:") else line for line in lines]
-    (to / "config.yaml").write_text("\n".join(changed) + "\n")
-    return to
-
-
-def test_without_its_images_a_run_is_shown_by_its_cloud(
-    small_run: RunResult, tmp_path: Path
-) -> None:
-    scene = load_scene(copy_of(small_run.folder, tmp_path / "copy", source="/nowhere"))
-    cloud = read_ply(small_run.folder / "map.ply")
-    assert len(scene.loose) == len(cloud.points) == scene.points
-    assert len(scene.keyframes) == small_run.report["keyframes"]
-    assert load_scene(small_run.folder / "map.ply").points == scene.points
-
-
-def test_a_path_in_the_mirrored_convention_is_turned_back(
-    small_run: RunResult, tmp_path: Path
-) -> None:
-    copy = copy_of(small_run.folder, tmp_path / "copy", source="/nowhere")
-    written = read_trajectory(copy / "trajectory.txt")
-    write_tum(copy / "trajectory.txt", mirrored(written))
-    np.testing.assert_allclose(load_scene(copy).path, written.poses, atol=1e-6)
-
-
-def test_what_is_no_run_is_refused(tmp_path: Path, run_cli: Command) -> None:
-    with pytest.raises(FileNotFoundError, match=r"keyframes\.npz"):
-        load_scene(tmp_path)
-    (tmp_path / "keyframes.npz").write_bytes(b"no archive")
-    with pytest.raises(ValueError, match="damaged"):
-        load_scene(tmp_path)
-
-
 # --- pictures -------------------------------------------------------------------------------------
 
 
@@ -311,7 +243,7 @@ class GuidedRun:
         self.results: list[RunResult] = []
         self.watcher.pause(True)
         self.watcher.step()
-        config = config_of(cut_sample(folder / "cut", range(60)), self.out)
+        config = small_config(cut_sample(folder / "cut", range(60)), self.out)
         self.thread = threading.Thread(
             target=lambda: self.results.append(run(config, self.watcher))
         )
@@ -368,7 +300,7 @@ def test_an_interruption_before_the_run_began_is_not_forgotten(tmp_path: Path) -
     watcher = Watcher()
     watcher.interrupt()
     source = cut_sample(tmp_path / "cut", range(5))
-    result = run(config_of(source, tmp_path / "out"), watcher)
+    result = run(small_config(source, tmp_path / "out"), watcher)
     assert result.exit_code == 130 and watcher.latest is None
 
 
@@ -395,7 +327,7 @@ def test_without_a_display_one_line_says_so_and_the_run_goes_on(
     no_display: None, tmp_path: Path, run_cli: Command
 ) -> None:
     source, out = cut_sample(tmp_path / "cut", range(20)), tmp_path / "out"
-    result = run_cli("run", source, "--viewer", "--out", out, "--set", *SMALL)
+    result = run_cli("run", source, "--viewer", "--out", out, "--set", "flow.long_side=200")
     assert result.code == 0 and {p.name for p in out.iterdir()} == OUTPUTS
     lines = [line for line in result.err.splitlines() if "viewer" in line]
     assert len(lines) == 1 and "DISPLAY" in lines[0] and "without it" in lines[0]

@@ -7,10 +7,22 @@ import numpy as np
 from slam.frame import Intrinsics
 from slam.viewer.points import VERTEX, line_vertices, pose_matrix
 from slam.viewer.scene import Scene
+from slam.viewer.theme import Color, Theme
 
 FRUSTUM = 0.07  # depth of a frustum, of the median depth of what the cameras see
 CAMERA = 1.6  # the current camera's is so much larger
-Color = tuple[int, int, int]
+EDGE_ALPHA, LOOP_ALPHA = 90, 140  # opacity
+
+
+def scene_lines(scene: Scene, colors: Theme) -> dict[str, np.ndarray]:
+    """Layer to the VERTEX of its segments: all but the current camera's."""
+    covisible = edge_lines(scene, loops=False, color=colors.edge, alpha=EDGE_ALPHA)
+    return {
+        "edges": covisible,
+        "loops": edge_lines(scene, loops=True, color=colors.loop, alpha=LOOP_ALPHA),
+        "path": path_lines(scene, colors.path, colors.guessed),
+        "keyframes": keyframe_lines(scene, colors.keyframe),
+    }
 
 
 def path_lines(scene: Scene, solved: Color, guessed: Color) -> np.ndarray:

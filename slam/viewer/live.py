@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 SHORTEST = 0.033  # s between two looks at the run
 LOAD = 4.0  # times what a look costs that it then waits
 SNAPSHOT = 0.25  # s between two snapshots of the map, at least
+ASIDE = 5  # niceness: a run that uses all cores leaves the window a quarter of one
 RATE_SPAN = 2.0  # s over which frames/s is measured
 
 
@@ -193,7 +194,7 @@ def run_with_viewer(
     thread = RunThread(config, watcher, done)
     thread.start()
     if aside:
-        step_aside()
+        step_aside(ASIDE)
     with _interrupts_to(watcher):
         failure = _show(config, watcher, thread, opened)
         if failure is not None:

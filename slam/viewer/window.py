@@ -25,16 +25,12 @@ from PySide6.QtWidgets import (
 from slam.export import write_ply
 from slam.viewer.commands import COMMANDS, LAYERS, Command, help_text
 from slam.viewer.controls import MOST_CONFIDENT, SIZE_STEPS, Controls
-from slam.viewer.lines import (
-    camera_lines,
-    edge_lines,
-    keyframe_lines,
-    path_lines,
-)
+from slam.viewer.lines import camera_lines, scene_lines
 from slam.viewer.map_view import COLORINGS, MapView
 from slam.viewer.panes import Overlay, Panes
 from slam.viewer.pictures import confidence_picture, depth_picture
-from slam.viewer.points import VERTEX, line_vertices, pose_matrix
+from slam.viewer.points import VERTEX, pose_matrix
+from slam.viewer.ruler import Ruler
 from slam.viewer.scene import KeyframeView, Scene
 from slam.viewer.theme import DARK, LIGHT, Theme, desktop_theme
 from slam.viewer.viewpoints import overview, scene_up
@@ -43,7 +39,6 @@ log = logging.getLogger(__name__)
 
 CHASE = 0.12  # share of the way to its place behind the camera that the view goes at once
 CONFIDENCE_STEP, SIZE_STEP = 5, 5  # of the sliders, by key
-EDGE_ALPHA, LOOP_ALPHA = 90, 140  # opacity
 NOTICE = 8000  # ms that a message stays
 
 
@@ -82,7 +77,7 @@ class Window(QMainWindow):
         self.status = QLabel()
         self.help_overlay = Overlay(self.view)
         self.colors: Theme = desktop_theme()
-        self._measured: list[np.ndarray] = []
+        self.ruler = Ruler()
         self._touched = False  # somebody chose the viewpoint
         self._lay_out()
         self._connect()
@@ -211,16 +206,10 @@ class Window(QMainWindow):
         return self.actions_of["follow"].isChecked()
 
     def _draw_lines(self) -> None:
-        scene, colors = self.scene, self.colors
-        if scene is None:
-            return
-        covisible = edge_lines(scene, loops=False, color=colors.edge, alpha=EDGE_ALPHA)
-        loops = edge_lines(scene, loops=True, color=colors.loop, alpha=LOOP_ALPHA)
-        self.view.set_lines("edges", covisible)
-        self.view.set_lines("loops", loops)
-        self.view.set_lines("path", path_lines(scene, colors.path, colors.guessed))
-        self.view.set_lines("keyframes", keyframe_lines(scene, colors.keyframe))
-        self._draw_camera()
+        if self.scene is not None:
+            for layer, vertices in scene_lines(self.scene, self.colors).items():
+                self.view.set_lines(layer, vertices)
+            self._draw_camera()
 
     def _draw_camera(self) -> None:
         lines = np.empty(0, VERTEX)
@@ -265,7 +254,7 @@ class Window(QMainWindow):
         red, green, blue = theme.view
         self.view.background = (red / 255, green / 255, blue / 255)
         self._draw_lines()
-        self._draw_measure()
+        self._draw_ruler()
         self.view.update()
 
     def _moved(self) -> None:
@@ -311,32 +300,22 @@ class Window(QMainWindow):
     def do_measure(self, on: bool) -> None:
         """Clicks pick points, or no longer do; then the line goes too."""
         self.view.picking = on
-        self._measured = []
-        self._draw_measure()
+        self.ruler.clear()
+        self._draw_ruler()
         if on:
             self.notice("click two points")
 
     def measure_to(self, point: np.ndarray) -> None:
         """Takes one end of a distance; the third point starts anew."""
-        self._measured = [point] if len(self._measured) == 2 else [*self._measured, point]
-        self._draw_measure()
-        if len(self._measured) == 2:
-            self.notice(f"distance {self.distance():.4g} (metres, where the scale is known)", 0)
+        self.ruler.add(point)
+        self._draw_ruler()
+        if self.ruler.complete:
+            distance = f"{self.ruler.distance:.4g}"
+            self.notice(f"distance {distance} (metres, where the scale is known)", 0)
 
-    def distance(self) -> float:
-        """Between the two points that were clicked, unit of the map; nan before there are two."""
-        if len(self._measured) < 2:
-            return float("nan")
-        return float(np.linalg.norm(self._measured[1] - self._measured[0]))
-
-    def _draw_measure(self) -> None:
-        """A line between the points, and a cross at each."""
+    def _draw_ruler(self) -> None:
         size = 0.01 * self.view.viewpoint.distance
-        ends = [(p - size * axis, p + size * axis) for p in self._measured for axis in np.eye(3)]
-        if len(self._measured) == 2:
-            ends.append((self._measured[0], self._measured[1]))
-        lines = line_vertices(np.array(ends).reshape(-1, 2, 3), np.array(self.colors.measure), 255)
-        self.view.set_lines("measure", lines)
+        self.view.set_lines("measure", self.ruler.lines(size, self.colors.measure))
 
     def do_screenshot(self, path: Path | None = None) -> None:
         """A picture of the window, into the working directory where no path is given."""
