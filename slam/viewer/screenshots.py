@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from PySide6.QtCore import QTimer
 
@@ -47,14 +46,12 @@ class Photographer:
 
 def main(source: str, folder: Path) -> None:
     """Runs a source with its window, and writes the pictures into a folder."""
-    with TemporaryDirectory() as out:
-        config = load_config(None, [f"source.path={source}", f"run.out={out}"])
-        made: list[Photographer] = []
-        run_with_viewer(
-            config,
-            lambda result: print(result.summary()),
-            lambda live: made.append(Photographer(live, folder)),
-        )
+    made: list[Photographer] = []
+    run_with_viewer(
+        load_config(None, [f"source.path={source}"]),
+        lambda result: print(result.summary()),
+        lambda live: made.append(Photographer(live, folder)),
+    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from slam.viewer.orbit import Orbit
 from slam.viewer.scene import Scene
 
 SAMPLE = 20_000  # points that tell where the map is
-AWAY = 1.15  # distance from the middle of the map, of its diagonal
+AWAY = 0.95  # distance from the middle of the map, of its diagonal
 HEIGHT = 0.62  # rad above it
 ASIDE = 0.45  # rad, from straight behind the first camera
 

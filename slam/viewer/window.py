@@ -108,6 +108,7 @@ class Window(QMainWindow):
         whole = QWidget()
         whole.setLayout(row)
         self.setCentralWidget(whole)
+        self.status.setContentsMargins(0, 0, 8, 0)
         self.statusBar().addPermanentWidget(self.status)
         self.statusBar().setSizeGripEnabled(False)
         self.statusBar().showMessage("? shows all keys", NOTICE)
@@ -166,8 +167,8 @@ class Window(QMainWindow):
         keyframe = self.scene.keyframes[number]
         self.show_pictures(keyframe, keyframe.rgb)
         self.show_camera(keyframe.T_WC)
-        count = len(self.scene.keyframes)
-        self.controls.keyframe_text.setText(f"{number + 1} of {count}: image {keyframe.index}")
+        place = f"{number + 1} of {len(self.scene.keyframes)}"
+        self.controls.keyframe_text.setText(f"{place}: image {keyframe.index}")
         if self.following:
             self.chase(1.0)
 
@@ -216,8 +217,6 @@ class Window(QMainWindow):
         if self.camera is not None and self.scene is not None:
             lines = camera_lines(self.scene, self.camera, self.colors.camera)
         self.view.set_lines("camera", lines)
-
-    # --- settings -----------------------------------------------------------------------------
 
     def _restyle(self) -> None:
         controls = self.controls
@@ -319,8 +318,8 @@ class Window(QMainWindow):
 
     def do_screenshot(self, path: Path | None = None) -> None:
         """A picture of the window, into the working directory where no path is given."""
-        chosen = path or Path(f"slam-{time.strftime('%Y%m%d-%H%M%S')}.png")
-        written = self.grab().save(str(chosen))
+        chosen = str(path or f"slam-{time.strftime('%Y%m%d-%H%M%S')}.png")
+        written = self.grab().save(chosen)
         self.notice(f"written: {chosen}" if written else f"could not write {chosen}")
 
     def do_export(self, path: Path | None = None) -> None:
