@@ -21,6 +21,7 @@ class Photographer:
     def __init__(self, live: Live, folder: Path) -> None:
         self.live, self.folder = live, folder
         self._taken = False
+        self._looks_at_end = 0
         self._timer = QTimer(live.window)
         self._timer.timeout.connect(self._look)
         self._timer.start(EVERY)
@@ -32,7 +33,8 @@ class Photographer:
         if not self._taken and state.frames >= WHEN * len(running.source):
             self._taken = True
             self._take("sample_viewer_live.jpg")
-        if live.finished:
+        self._looks_at_end += live.finished
+        if self._looks_at_end > 1:  # what has changed has its place by then
             self._timer.stop()
             self._take("sample_viewer.jpg")
             live.window.close()
