@@ -52,6 +52,10 @@ def _run(options: argparse.Namespace) -> int:
     config = load_config(options.config, run_overrides(options))
     from slam.run import run  # after the settings: a mistake in them shows at once
 
+    if options.viewer and _can_show():
+        from slam.viewer.live import run_with_viewer  # Qt, only where it is asked for
+
+        return run_with_viewer(config, lambda result: print(result.summary(), flush=True)).exit_code
     result = run(config)
     print(result.summary())
     return result.exit_code
@@ -63,6 +67,26 @@ def _resume(options: argparse.Namespace) -> int:
     result = resume(options.run)
     print(result.summary())
     return result.exit_code
+
+
+def _can_show() -> bool:
+    """Whether a window can be opened; says why not, and that the run goes on without."""
+    from slam.viewer import why_not
+
+    if reason := why_not():
+        print(f"slam: no viewer: {reason}; running without it", file=sys.stderr)
+    return not reason
+
+
+def _view(options: argparse.Namespace) -> int:
+    from slam.viewer import why_not
+
+    if reason := why_not():
+        raise ValueError(f"no viewer: {reason}")
+    from slam.viewer.files import view  # Qt, only where it is asked for
+
+    view(options.run)
+    return 0
 
 
 def _eval(options: argparse.Namespace) -> int:
@@ -141,7 +165,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"slam {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    first = [add(commands) for add in (_add_run, _add_resume, _add_eval, _add_eval_depth)]
+    first = [
+        add(commands) for add in (_add_run, _add_resume, _add_view, _add_eval, _add_eval_depth)
+    ]
     last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
     for command in [*first, *add_map(commands), *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
@@ -156,6 +182,7 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     command.add_argument(
         "--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)"
     )
+    command.add_argument("--viewer", action="store_true", help="watch it in a window")
     add_setting_arguments(command)
     return command
 
@@ -164,6 +191,15 @@ def _add_resume(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
     command = commands.add_parser("resume", help="go on with a run that was killed")
     command.set_defaults(command=_resume)
     command.add_argument("run", metavar="DIR", type=Path, help="output folder of that `slam run`")
+    return command
+
+
+def _add_view(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("view", help="show what a run left behind in a window")
+    command.set_defaults(command=_view)
+    command.add_argument(
+        "run", metavar="RUN", type=Path, help="output folder of `slam run`, or a .ply file"
+    )
     return command
 
 

@@ -29,10 +29,10 @@ TOGETHER = 16  # pairs that are projected at once
 BEHIND = 15  # niceness of threads that must not keep the frontend waiting
 
 
-def step_aside() -> None:
+def step_aside(niceness: int = BEHIND) -> None:
     """Lets other threads go first: this one is not waited for (Linux has a priority a thread)."""
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), BEHIND)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 class Edges:

@@ -63,6 +63,10 @@ class RunNotes:
     loop_seconds: float = 0.0  # wall time of the loop
     total_seconds: float = 0.0  # with the final adjustment
 
+    def seconds(self) -> float:
+        """Wall time since the loop began."""
+        return time.perf_counter() - self.started
+
     def note(self, step: Step) -> None:
         """Keeps the pose of a frame as first published."""
         self.posed_at[step.record.index] = time.monotonic()
@@ -237,6 +241,7 @@ def _write_keyframes(
         pixel=grid.pixel.numpy(),
         working_size=np.array([grid.width, grid.height]),
         intrinsics=np.array(snapshot.intrinsics),
+        edges=np.array(snapshot.edges, np.int64).reshape(-1, 2),
     )
     write_atomically(path, buffer.getvalue())
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from slam.config import Config
 from slam.frame import Image, TrackState
+from slam.observer import Observer, Running
 from slam.outputs import Files, RunNotes, RunResult, output_folder, save
 from slam.session import Found, Session, begin, find, replay, resumed
 from slam.sources import Source, open_source
@@ -45,6 +46,7 @@ class Interrupt:
     def __init__(self, slam: Slam) -> None:
         self.slam = slam
         self.count = 0
+        self.stopped = False  # somebody wants the loop to end, and all to be adjusted and saved
         self.finishing = False  # set when the loop is over: a Ctrl-C then ends the adjustment
 
     @contextmanager
@@ -59,7 +61,20 @@ class Interrupt:
         finally:
             signal.signal(signal.SIGINT, before)
 
+    @property
+    def ends_loop(self) -> bool:
+        """Whether no more images are to be taken up."""
+        return self.stopped or self.count > 0
+
+    def stop(self) -> None:
+        """Ends the loop after its frame; no interruption: all is adjusted as at its end."""
+        self.stopped = True
+
     def _handle(self, _: int, frame: FrameType | None) -> None:
+        self.press()
+
+    def press(self) -> None:
+        """One Ctrl-C."""
         self.count += 1
         if self.count > 2:
             raise KeyboardInterrupt
@@ -67,7 +82,7 @@ class Interrupt:
             self.slam.hurry()
 
 
-def run(config: Config) -> RunResult:
+def run(config: Config, observer: Observer | None = None) -> RunResult:
     """Runs the whole system on a source and writes the output folder.
 
     Ctrl-C ends the loop early; everything is still adjusted and saved, and a second one cuts the
@@ -76,14 +91,17 @@ def run(config: Config) -> RunResult:
 
     While it goes, the folder holds what `resume` needs; see `session`.
 
+    Args: observer: watches and steers it; None = nobody does.
     Raises ValueError, FileNotFoundError or OSError for bad input.
     """
+    watch = Observer() if observer is None else observer
     source = open_configured(config)
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
         files = Files(output_folder(config, source.name))
         session = begin(files.folder, config)
         log.info("%s: %d frames, %s", source.name, len(source.times), source.calibration_source)
-        return _complete(slam, source, files, session, RunNotes(), Rest())
+        parts = files, session, RunNotes(), Rest(), watch
+        return _Run(slam, source, *parts, Interrupt(slam)).complete()
 
 
 def resume(folder: Path) -> RunResult:
@@ -100,7 +118,8 @@ def resume(folder: Path) -> RunResult:
         session, notes = resumed(found), RunNotes()
         rest = _restore(slam, source, found, notes)
         log.info("%s: going on with %d keyframes at frame %d", folder, len(slam.graph), rest.first)
-        return _complete(slam, source, Files(folder), session, notes, rest)
+        parts = Files(folder), session, notes, rest, Observer()
+        return _Run(slam, source, *parts, Interrupt(slam)).complete()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,32 +155,108 @@ def _take_up(slam: Slam, source: Source, standing: Standing) -> None:
     slam.take_up(standing, *(source.images(some) for some in places))
 
 
-def _complete(
-    slam: Slam, source: Source, files: Files, session: Session, notes: RunNotes, rest: Rest
-) -> RunResult:
-    """The images that are left, the final adjustment, the outputs."""
-    config, interrupt = slam.config, Interrupt(slam)
-    session.damaged = source.skipped
-    slam.keep(session)
-    with interrupt.watching():
-        if rest.standing is not None:
-            _take_up(slam, source, rest.standing)
-        notes.started = time.perf_counter() - session.seconds
-        broken, extra = _loop(slam, source, notes, interrupt, rest)
-        broken = broken or _finish(slam, notes, interrupt)
-        report = save(files, slam, source, config, notes, extra)
-    if broken is None and not files.unwritten:
-        session.finished(config.run.keep_journal)
-    if broken is not None:
-        log.warning("what was computed is in %s", files.folder)
-        if files.unwritten:
-            log.warning("%s", files.complaint())
-        raise broken
-    if files.unwritten:
-        raise OSError(files.complaint())
-    if report["posed"] < FEWEST and not interrupt.count:
-        raise ValueError(f"{source.path}: no map: {_without_map(config, report['processed'])}")
-    return RunResult(files.folder, report, INTERRUPTED if interrupt.count else 0)
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One run on its way."""
+
+    slam: Slam
+    source: Source
+    files: Files
+    session: Session
+    notes: RunNotes
+    rest: Rest
+    watch: Observer
+    interrupt: Interrupt
+
+    def complete(self) -> RunResult:
+        """The images that are left, the final adjustment, the outputs."""
+        slam, interrupt = self.slam, self.interrupt
+        self.session.damaged = self.source.skipped
+        slam.keep(self.session)
+        with interrupt.watching():
+            self.watch.began(Running(slam, self.source, interrupt.press, interrupt.stop))
+            if self.rest.standing is not None:
+                _take_up(slam, self.source, self.rest.standing)
+            self.notes.started = time.perf_counter() - self.session.seconds
+            broken, extra = self._loop()
+            self.watch.adjusting()
+            broken = broken or self._finish()
+            report = self._save(self.files, extra)
+        if broken is None and not self.files.unwritten:
+            self.session.finished(slam.config.run.keep_journal)
+        if broken is not None:
+            log.warning("what was computed is in %s", self.files.folder)
+            if self.files.unwritten:
+                log.warning("%s", self.files.complaint())
+            raise broken
+        return self._result(report)
+
+    def _result(self, report: dict[str, Any]) -> RunResult:
+        if self.files.unwritten:
+            raise OSError(self.files.complaint())
+        if report["posed"] < FEWEST and not self.interrupt.ends_loop:
+            why = _without_map(self.slam.config, report["processed"])
+            raise ValueError(f"{self.source.path}: no map: {why}")
+        code = INTERRUPTED if self.interrupt.count else 0
+        return RunResult(self.files.folder, report, code)
+
+    def _loop(self) -> tuple[Exception | None, dict[str, Any]]:
+        """Feeds what is left; returns what broke the loop, and what the report has besides."""
+        left = self.source.images(range(self.rest.first, len(self.source)))
+        live = RealTime(left) if self.slam.config.run.realtime else None
+        broken: Exception | None = None
+        try:
+            with playing(self.source, live, left) as (images, bar):
+                for image in images:
+                    self.watch.before_image()
+                    if self.interrupt.ends_loop:
+                        break
+                    self._take(image, live, bar)
+                    if self.interrupt.ends_loop:
+                        break
+            if self.interrupt.count:
+                log.warning("interrupted: adjusting and saving what there is")
+        except Exception as error:  # raised by `complete` after saving
+            broken = error
+        self.slam.end_session()
+        self.interrupt.finishing = True
+        self.notes.loop_seconds = self.notes.seconds()
+        extra = {} if self.rest.standing is None else {"resumed_at": self.rest.first}
+        if live is not None:
+            extra |= _real_time(live, self.notes, self.rest.dropped)
+        return broken, extra
+
+    def _take(self, image: Image, live: RealTime | None, bar: tqdm) -> None:
+        """One image through the system; who watches is told, and may want all written."""
+        taken = time.monotonic() if live is None else live.captured[image.index]
+        step = self.slam.feed(image)
+        self.notes.note(step)
+        dropped = 0 if live is None else live.dropped
+        bar.update(self.rest.first + len(self.notes.posed_at) + dropped - bar.n)
+        bar.set_postfix_str(f"{len(self.slam.graph)} keyframes, {step.record.state.value}")
+        self.watch.posed(image, step, time.monotonic() - taken, self.rest.dropped + dropped)
+        if self.watch.wants_save():
+            now = Files(self.files.folder)
+            self.notes.loop_seconds = self.notes.total_seconds = self.notes.seconds()
+            self._save(now, {})
+            self.watch.saved(now.complaint())
+
+    def _finish(self) -> Exception | None:
+        """The final adjustment; returns what broke it."""
+        if self.slam.failed:
+            return None
+        if self.interrupt.count > 1:
+            self.slam.hurry()
+        try:
+            self.slam.finish()
+        except Exception as error:  # raised by `complete` after saving
+            return error
+        finally:
+            self.notes.total_seconds = self.notes.seconds()
+        return None
+
+    def _save(self, files: Files, extra: dict[str, Any]) -> dict[str, Any]:
+        return save(files, self.slam, self.source, self.slam.config, self.notes, extra)
 
 
 def _without_map(config: Config, frames: int) -> str:
@@ -189,48 +284,6 @@ def open_configured(config: Config) -> Source:
         end=chosen.end,
         stride=chosen.stride,
     )
-
-
-def _loop(
-    slam: Slam, source: Source, notes: RunNotes, interrupt: Interrupt, rest: Rest
-) -> tuple[Exception | None, dict[str, Any]]:
-    """Feeds what is left; returns what broke the loop, and what the report has besides."""
-    left = source.images(range(rest.first, len(source)))
-    live = RealTime(left) if slam.config.run.realtime else None
-    broken: Exception | None = None
-    try:
-        with playing(source, live, left) as (images, bar):
-            for image in images:
-                step = slam.feed(image)
-                notes.note(step)
-                done = rest.first + len(notes.posed_at) + (live.dropped if live else 0)
-                bar.update(done - bar.n)
-                bar.set_postfix_str(f"{len(slam.graph)} keyframes, {step.record.state.value}")
-                if interrupt.count:
-                    log.warning("interrupted: adjusting and saving what there is")
-                    break
-    except Exception as error:  # raised by `run` after saving
-        broken = error
-    slam.end_session()
-    interrupt.finishing = True
-    notes.loop_seconds = time.perf_counter() - notes.started
-    resumed_at = {} if rest.standing is None else {"resumed_at": rest.first}
-    return broken, resumed_at | ({} if live is None else _real_time(live, notes, rest.dropped))
-
-
-def _finish(slam: Slam, notes: RunNotes, interrupt: Interrupt) -> Exception | None:
-    """The final adjustment; returns what broke it."""
-    if slam.failed:
-        return None
-    if interrupt.count > 1:
-        slam.hurry()
-    try:
-        slam.finish()
-    except Exception as error:  # raised by `run` after saving
-        return error
-    finally:
-        notes.total_seconds = time.perf_counter() - notes.started
-    return None
 
 
 def _real_time(live: RealTime, notes: RunNotes, dropped: int) -> dict[str, Any]:

@@ -9,12 +9,17 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 import slam
 from slam.cli import main
+from slam.viewer import why_not
+
+if TYPE_CHECKING:
+    from slam.viewer.window import Window
 
 PACKAGE_PARENT = Path(slam.__file__).resolve().parents[1]
 
@@ -113,3 +118,29 @@ def run_cli_process() -> Callable[..., CommandResult]:
         return CommandResult(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def app() -> Any:
+    """Qt's application; skips where there is no display with OpenGL."""
+    if reason := why_not():
+        pytest.skip(reason)
+    from slam.viewer.application import application
+
+    return application()
+
+
+@pytest.fixture
+def window(app: Any) -> Iterator[Window]:
+    """An empty one of files, 800 x 600, the map on black."""
+    from slam.viewer.window import Window
+
+    made = Window("test", None, 0.0)
+    made.view.background = (0.0, 0.0, 0.0)
+    made.resize(900, 700)
+    made.show()
+    app.processEvents()
+    yield made
+    made.close()
+    made.deleteLater()
+    app.processEvents()

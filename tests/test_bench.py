@@ -20,7 +20,7 @@ from sequences import SAMPLE, cut_sample
 from slam.bench import kernel_cases, twins_dense
 from slam.bench.growth import SPAN, backend_growth, slope
 from slam.bench.kernels import difference
-from slam.bench.memory import keyframe_memory, peak_memory, resident_memory
+from slam.bench.memory import keyframe_memory
 from slam.bench.speed import EVERYTHING, solving_everything
 from slam.config import Config
 from slam.evaluation import evaluate
@@ -36,6 +36,7 @@ from slam.frame import (
 from slam.frame import TrackState as State
 from slam.graph import Graph
 from slam.kernels import dense_ba_step
+from slam.memory import peak_memory, resident_memory
 from slam.run import playing
 from slam.sources import open_source
 from slam.sources.looped import LoopedSource

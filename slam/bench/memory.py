@@ -1,21 +1,16 @@
-"""What a keyframe costs in memory: the bytes its tensors hold, and how the process grows."""
+"""What a keyframe costs in memory: the bytes its tensors hold."""
 
 from __future__ import annotations
 
 import dataclasses
-import resource
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from slam.graph import Graph
-
-MEGABYTE = 1e6  # bytes
-STATM = Path("/proc/self/statm")
+from slam.memory import MEGABYTE
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +86,3 @@ def _parts(value: object) -> Iterable[object]:
     if isinstance(value, Mapping):
         return value.values()
     return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
-
-
-def resident_memory() -> float:
-    """MB of the process in memory now; where the system does not tell, the most it ever was."""
-    if not STATM.is_file():
-        return peak_memory()
-    pages = int(STATM.read_text().split()[1])
-    return pages * resource.getpagesize() / MEGABYTE
-
-
-def peak_memory() -> float:
-    """The most MB of memory that the process has ever had."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE

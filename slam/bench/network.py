@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from slam.bench.clock import in_words, seconds, timed_device
-from slam.bench.memory import MEGABYTE, peak_memory
 from slam.frame import PointmapView
+from slam.memory import MEGABYTE, peak_memory
 from slam.networks.pointmap import PointmapNetwork, load_pointmap_network
 from slam.networks.pointmap_sizes import PointmapSizes, TransformerSizes
 

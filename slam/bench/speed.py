@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from slam.bench.growth import Growth, backend_growth, slope
-from slam.bench.memory import KeyframeMemory, keyframe_memory, peak_memory, resident_memory
+from slam.bench.memory import KeyframeMemory, keyframe_memory
 from slam.config import Config
 from slam.evaluation import evaluate
 from slam.frame import Image
+from slam.memory import peak_memory, resident_memory
 from slam.run import Interrupt, Playable, open_configured, playing
 from slam.sources.looped import LoopedSource
 from slam.sources.realtime import RealTime
