@@ -22,6 +22,7 @@ from slam.frame import (
 from slam.graph import Graph
 from slam.initialization import identity
 from slam.lie import se3_to_sim3
+from slam.loops import Loop
 from slam.optimization import optimise_pose_graph
 from slam.places import Places
 from slam.pointmap_attempt import solve
@@ -41,7 +42,8 @@ class PointmapBackend(Backend):
 
     Comparing rays, a window of keyframes moves in Sim(3); their scale goes into their points. With
     a known camera that places the new keyframe, and the matches are the flow of dense bundle
-    adjustment, the pointmaps priors of its depths. Links to older keyframes move everything.
+    adjustment, the pointmaps priors of its depths. Where the camera comes back to older keyframes,
+    what their links tell is spread over all by relative poses.
     """
 
     def __init__(
@@ -82,12 +84,13 @@ class PointmapBackend(Backend):
             pairs = self._link(keyframes, new, *counts)
         self._calibrate(keyframes)
         keyframes = self._close_loops(keyframes, first)
+        window = range(max(0, number + 1 - self.config.bundle_adjustment.window), number + 1)
+        far = [p for p in pairs if p[0] < window[0] and p in self._factors]
+        if self._moves_all(number, bool(far)):
+            with self.timings.measure("backend return", number):
+                keyframes = self._return(keyframes, far)
         with self.timings.measure("backend pose graph", number):
-            window = range(max(0, number + 1 - self.config.bundle_adjustment.window), number + 1)
-            links = [e for p in pairs for e in (p, p[::-1]) if e in self._factors]
-            far = any(min(e) < window[0] for e in links)
-            few = new if self._pinhole else window
-            free = range(number + 1) if self._moves_all(number, far) else few
+            free = new if self._pinhole else window
             keyframes = self._adjust_poses(keyframes, set(free) - {0})
         if self._pinhole and self.settings.dense:
             with self.timings.measure("backend window", number):
@@ -106,6 +109,11 @@ class PointmapBackend(Backend):
             self._far_first = number
         self._far_last = number
         return (number - self._far_first + 1).bit_count() == 1
+
+    def _return(self, keyframes: Sequence[Keyframe], far: Sequence[Edge]) -> Sequence[Keyframe]:
+        """Spreads over all keyframes what links to older ones tell."""
+        seen = [Loop(*pair, T) for pair in far if (T := self._verify(keyframes, *pair)) is not None]
+        return self._adjust_after_loop(self._bend(keyframes, seen)) if seen else keyframes
 
     def publish(self) -> None:
         """Hands what was found to the graph."""
@@ -189,8 +197,7 @@ class PointmapBackend(Backend):
         return T_on
 
     def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
-        """Poses and scales of all; then as the flow's, where the camera is known."""
-        keyframes = self._adjust_poses(keyframes, set(range(1, len(keyframes))))
+        """As the flow's where the camera is known; else nothing until the end, which is long."""
         dense = self._pinhole and self.settings.dense
         return super()._adjust_after_loop(keyframes) if dense else keyframes
 
