@@ -19,7 +19,7 @@ from slam.frame import (
     PairGuess,
     Pointmap,
 )
-from slam.graph import Graph
+from slam.graph import Edge, Graph
 from slam.initialization import identity
 from slam.lie import se3_to_sim3
 from slam.loops import Loop
@@ -112,7 +112,7 @@ class PointmapBackend(Backend):
 
     def _return(self, keyframes: Sequence[Keyframe], far: Sequence[Edge]) -> Sequence[Keyframe]:
         """Spreads over all keyframes what links to older ones tell."""
-        seen = [Loop(*pair, T) for pair in far if (T := self._verify(keyframes, *pair)) is not None]
+        seen = [Loop(o, n, T) for o, n in far if (T := self._verify(keyframes, o, n)) is not None]
         return self._adjust_after_loop(self._bend(keyframes, seen)) if seen else keyframes
 
     def publish(self) -> None:

@@ -188,5 +188,5 @@ def test_two_views_that_share_nothing_get_no_edge_unless_next_in_time() -> None:
         assert isinstance(backend, PointmapBackend)
         for near in (True, False):
             ends = (0, len(keyframes) - 1)
-            found = backend._measure_pair(keyframes, ends, anywhere, anywhere, near)
+            found = backend.edges._measure_pair(keyframes, ends, anywhere, anywhere, near)
             assert bool(found) is near
