@@ -67,6 +67,11 @@ class PointmapBackend(Backend):
         self.standing = self._stands()
         graph.set_pinhole(calibrated)
 
+    @property
+    def _dense(self) -> bool:
+        """Whether depths are adjusted, not poses and scales alone."""
+        return self._pinhole and self.settings.dense
+
     def take_up(self, standing: BackendStanding) -> None:
         """Goes on with the map that is there: its pairs are matched again."""
         super().take_up(standing)
@@ -90,9 +95,9 @@ class PointmapBackend(Backend):
             with self.timings.measure("backend return", number):
                 keyframes = self._return(keyframes, far)
         with self.timings.measure("backend pose graph", number):
-            free = new if self._pinhole else window
+            free = new if self._dense else window
             keyframes = self._adjust_poses(keyframes, set(free) - {0})
-        if self._pinhole and self.settings.dense:
+        if self._dense:
             with self.timings.measure("backend window", number):
                 self._adjust_window(keyframes, number)
 
@@ -122,9 +127,9 @@ class PointmapBackend(Backend):
 
     def finish(self) -> None:
         """All edges, then everything moves: depths too where the camera is known."""
-        if not (self._pinhole and self.settings.dense):
+        if not self._dense:
             self._finish_poses()
-        if self._pinhole and self.settings.dense:
+        if self._dense:  # the camera may be known by now
             super().finish()
 
     def _finish_poses(self) -> None:
@@ -198,8 +203,7 @@ class PointmapBackend(Backend):
 
     def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
         """As the flow's where the camera is known; else nothing until the end, which is long."""
-        dense = self._pinhole and self.settings.dense
-        return super()._adjust_after_loop(keyframes) if dense else keyframes
+        return super()._adjust_after_loop(keyframes) if self._dense else keyframes
 
     def _priors(self, keyframes: Sequence[Keyframe], part: Part) -> list[InverseDepth] | None:
         """What the pointmaps say of the depths."""
