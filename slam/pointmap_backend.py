@@ -127,9 +127,8 @@ class PointmapBackend(Backend):
 
     def finish(self) -> None:
         """All edges, then everything moves: depths too where the camera is known."""
-        if not self._dense:
-            self._finish_poses()
-        if self._dense:  # the camera may be known by now
+        self._finish_poses()
+        if self._dense:
             super().finish()
 
     def _finish_poses(self) -> None:
