@@ -30,6 +30,7 @@ from slam.timing import Timings
 log = logging.getLogger(__name__)
 
 
+BELIEVED = 0.25  # of a loop, in the end, for it to become an edge
 HURRIED = 2  # neighbours that keyframes are linked to while there are more to link
 
 
@@ -63,7 +64,7 @@ class Backend:
         self._intrinsics = graph.intrinsics  # likewise
         self._until: int | None = None  # index of the last image that counts; None = all
         self._adjusted: list[Adjusted] = []  # found and not yet published
-        self._relocaliser = Relocaliser(predictor, config, places)
+        self._relocaliser = Relocaliser(predictor, config, places, one_thread=True)
         self._loops = LoopSearch(places, config, self._verify)
         self.standing = self._stands()  # as published
 
@@ -184,12 +185,10 @@ class Backend:
             with self.timings.measure("backend loops", number):
                 linked = {k for e in self.graph.edges_at([number]) for k in e} - {number}
                 found = self._loops.find(keyframes, number, linked)
-                if found.loops:
-                    keyframes = self._bend(keyframes, found.loops)
-                both = found.loops + found.links
-                pairs = sorted({(v.older, v.newer) for v in both})
+                keyframes, believed = self._bend(keyframes, found.loops)
+                pairs = sorted({(v.older, v.newer) for v in (*believed, *found.links)})
                 self.edges.measure_loops(keyframes, pairs, self._intrinsics)
-                if found.loops:
+                if believed:
                     keyframes = self._adjust_after_loop(keyframes)
         return keyframes
 
@@ -203,13 +202,25 @@ class Backend:
         spread = self.config.loops.scale_spread
         return similarity(*ends, self.predictor.grid, self._intrinsics, spread)
 
-    def _bend(self, keyframes: Sequence[Keyframe], loops: Sequence[Loop]) -> Sequence[Keyframe]:
-        """Spreads what the loops tell over all keyframes, in Sim(3)."""
+    def _bend(
+        self, keyframes: Sequence[Keyframe], loops: Sequence[Loop]
+    ) -> tuple[Sequence[Keyframe], Sequence[Loop]]:
+        """Spreads what loops tell over all keyframes, in Sim(3); returns those it believes, too."""
+        if not loops:
+            return keyframes, ()
         T_WC = se3_to_sim3(torch.stack([k.T_WC for k in keyframes]))
         ties = relative_edges(keyframes, self.graph.edges(), loops, self.config.loops.sigma)
         fixed = [number == 0 for number in range(len(keyframes))]
-        solved = optimise_relative_poses(T_WC, ties, fixed).T_WC
-        return self._moved(keyframes, {k: solved[k] for k in range(1, len(keyframes))})
+        solved = optimise_relative_poses(T_WC, ties, fixed)
+        if solved.failure:
+            log.warning("loop of keyframes %s: %s", [v.newer for v in loops], solved.failure)
+            return keyframes, ()
+        trust = solved.trust[-len(loops) :].tolist()
+        believed = [v for v, share in zip(loops, trust, strict=True) if share > BELIEVED]
+        for loop in believed:
+            log.info("loop: keyframe %d sees what %d saw", loop.newer, loop.older)
+        free = range(1, len(keyframes))
+        return self._moved(keyframes, {k: solved.T_WC[k] for k in free}), believed
 
     def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
         """Everything moves, with the new edges."""

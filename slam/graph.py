@@ -58,7 +58,7 @@ class Graph:
         self._intrinsics = intrinsics
         self._readout = 0.0
         self._pinhole = True
-        self.observer: Callable[[Change], None] | None = None  # told of changes, under the lock
+        self._observer: Callable[[Change], None] | None = None
 
     @property
     def pinhole(self) -> bool:
@@ -106,8 +106,13 @@ class Graph:
             self._tell(Cleared(intrinsics))
 
     def _tell(self, change: Change) -> None:
-        if self.observer is not None:
-            self.observer(change)
+        if self._observer is not None:
+            self._observer(change)
+
+    def observe(self, observer: Callable[[Change], None] | None) -> None:
+        """Who is told of every change from now on, in its order, under the lock; None = nobody."""
+        with self._lock:
+            self._observer = observer
 
     def keyframe(self, number: int) -> Keyframe:
         """Keyframe by number; -1 is the last."""

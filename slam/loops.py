@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from slam.config import Config
 from slam.frame import Correspondence, Intrinsics, InverseDepth, Keyframe
+from slam.graph import scale_change
 from slam.lie import se3_act, se3_inv, se3_to_sim3, sim3_act, sim3_inv, sim3_log, sim3_mul
 from slam.optimization import RelativePose
 from slam.places import Places
@@ -32,6 +33,23 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
+class Vote:
+    """A loop that waits for others, and the scales that it is told in."""
+
+    loop: Loop
+    older: InverseDepth  # of the older keyframe then
+    newer: InverseDepth  # of the newer one
+
+    def now(self, keyframes: Sequence[Keyframe]) -> Loop:
+        """The same in the scales that the keyframes have now."""
+        loop, T_on = self.loop, self.loop.T_on.clone()
+        grown = scale_change(self.older, keyframes[loop.older].depth)
+        T_on[:3] *= grown
+        T_on[7] *= grown / scale_change(self.newer, keyframes[loop.newer].depth)
+        return replace(loop, T_on=T_on)
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """What a search found."""
 
@@ -49,10 +67,10 @@ class LoopSearch:
         """Args: verify: the relative pose of two keyframes by what both see; None = none."""
         self.places = places
         self.settings = config.loops
-        self.candidates = config.retrieval.candidates
+        self.most = config.retrieval.candidates
         self.exclude = config.retrieval.exclude  # most recent keyframes that close no loop
         self.verify = verify
-        self._votes: list[Loop] = []
+        self._votes: list[Vote] = []
 
     def clear(self) -> None:
         """Forgets the votes."""
@@ -66,9 +84,10 @@ class LoopSearch:
             if (T_on := self.verify(keyframes, older, number)) is not None
         ]
         known = [v for v in verified if self._alike(keyframes, number, _correction(keyframes, v))]
-        new = [v for v in verified if v not in known and self._plausible(keyframes, v)]
-        self._votes = [v for v in self._votes if number - v.newer <= self.exclude] + new
-        return Found(tuple(self._believed(keyframes, number, new)), tuple(known))
+        new = [v for v in verified if v not in known and self.plausible(keyframes, v)]
+        self._votes = [v for v in self._votes if number - v.loop.newer <= self.exclude]
+        self._votes += [Vote(v, keyframes[v.older].depth, keyframes[v.newer].depth) for v in new]
+        return Found(tuple(self._believed(keyframes, number)), tuple(known))
 
     def _candidates(
         self, keyframes: Sequence[Keyframe], number: int, linked: Collection[int]
@@ -76,34 +95,31 @@ class LoopSearch:
         """Keyframes that look like this one and are not near one that it is linked to."""
         corners = self.places.corners(keyframes[number])
         last = number - self.exclude - 1
-        found = self.places.similar(
-            corners, self.places.config.retrieval.candidates, exclude_after=last
-        )
+        found = self.places.similar(corners, self.most, exclude_after=last)
         near = {k + d for k in linked for d in range(-self.exclude, self.exclude + 1)}
         return [c.number for c in found if c.number not in near]
 
-    def _believed(
-        self, keyframes: Sequence[Keyframe], number: int, new: Sequence[Loop]
-    ) -> list[Loop]:
-        """The largest set of votes that say the same as one of the new, if it is large enough.
+    def _believed(self, keyframes: Sequence[Keyframe], number: int) -> list[Loop]:
+        """The largest set of votes that say the same as one of this keyframe, if large enough.
 
         Votes of one keyframe alone do not count: what misled one would mislead the others.
         """
-        correction = {id(v): _correction(keyframes, v) for v in self._votes}
+        votes = [vote.now(keyframes) for vote in self._votes]
+        correction = [_correction(keyframes, vote) for vote in votes]
         best: list[Loop] = []
-        for one in new:
-            back = sim3_inv(correction[id(one)])
+        for one, its in zip(votes, correction, strict=True):
+            if one.newer != number:
+                continue
+            back = sim3_inv(its)
             agreed = [
-                v
-                for v in self._votes
-                if self._alike(keyframes, number, sim3_mul(back, correction[id(v)]))
+                vote
+                for vote, other in zip(votes, correction, strict=True)
+                if self._alike(keyframes, number, sim3_mul(back, other))
             ]
             best = max(best, agreed, key=len)
         if len(best) < self.settings.votes or len({v.newer for v in best}) < 2:
             return []
         self._votes = []
-        for loop in best:
-            log.info("loop: keyframe %d sees what %d saw", loop.newer, loop.older)
         return best
 
     def _alike(self, keyframes: Sequence[Keyframe], number: int, correction: Tensor) -> bool:
@@ -113,7 +129,7 @@ class LoopSearch:
         close = shift <= settings.shift * typical_depth(keyframe.depth)
         return close and turn <= settings.turn and stretch <= settings.stretch
 
-    def _plausible(self, keyframes: Sequence[Keyframe], loop: Loop) -> bool:
+    def plausible(self, keyframes: Sequence[Keyframe], loop: Loop) -> bool:
         """Whether a map can have gone so wrong on the way between: two places may look the same."""
         settings = self.settings
         position = torch.stack([k.T_WC[:3] for k in keyframes[loop.older : loop.newer + 1]])
@@ -173,9 +189,8 @@ def similarity(
     """
     X_o = unproject(grid.pixel, older.depth.value, intrinsics).double()
     seen_from_older = se3_act(T_no, X_o)[:, 2]
-    cell = (forward.target / grid.stride).floor().long()
-    inside = ((cell >= 0) & (cell < torch.tensor([grid.columns, grid.rows]))).all(1)
-    place = torch.where(inside, cell[:, 1] * grid.columns + cell[:, 0], 0)
+    inside = grid.contains(forward.target)
+    place = grid.nearest(forward.target)
     own = newer.depth.value[place]
     used = inside & (forward.weight > 0) & (seen_from_older > 0) & is_known(older.depth)
     used &= is_known(newer.depth)[place]

@@ -13,7 +13,7 @@ from slam.retrieval import Candidate, Retrieval
 
 
 class Places:
-    """The keyframes' corners, and an index of them. Any thread may use it."""
+    """The keyframes' corners, and an index of them. One thread adds, any may ask."""
 
     def __init__(self, config: Config) -> None:
         self.config = config

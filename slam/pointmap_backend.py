@@ -63,7 +63,8 @@ class PointmapBackend(Backend):
         self._calibration = SelfCalibration(graph.intrinsics, config.pointmap)
         self._pinhole = calibrated  # as known now
         self._readout_at = float("inf")  # pointmaps are taken as of one moment
-        self._far_first = self._far_last = -1 - config.retrieval.exclude  # linked to older ones
+        self._far_last = -1 - config.retrieval.exclude  # keyframe last linked to far older ones
+        self._far_count = 0  # of them, one soon after the other
         self.standing = self._stands()
         graph.set_pinhole(calibrated)
 
@@ -81,17 +82,17 @@ class PointmapBackend(Backend):
 
     def step(self, keyframes: Sequence[Keyframe], first: int) -> None:
         """Links new keyframes, and adjusts; see `Backend.step`."""
-        number, counts = len(keyframes) - 1, self.config.bundle_adjustment
+        number, settings = len(keyframes) - 1, self.config.bundle_adjustment
         self._intrinsics = self.graph.intrinsics
         with self.timings.measure("backend edges", number):
-            counts = counts.neighbours, counts.covisible_at_once
+            counts = settings.neighbours, settings.covisible_at_once
             new = range(first, number + 1)
             pairs = self._link(keyframes, new, *counts)
         self._calibrate(keyframes)
         keyframes = self._close_loops(keyframes, first)
-        window = range(max(0, number + 1 - self.config.bundle_adjustment.window), number + 1)
+        window = range(max(0, number + 1 - settings.window), number + 1)
         far = [p for p in pairs if p[0] < window[0] and p in self._factors]
-        if self._moves_all(number, bool(far)):
+        if self._is_return(number, bool(far)):
             with self.timings.measure("backend return", number):
                 keyframes = self._return(keyframes, far)
         with self.timings.measure("backend pose graph", number):
@@ -101,24 +102,26 @@ class PointmapBackend(Backend):
             with self.timings.measure("backend window", number):
                 self._adjust_window(keyframes, number)
 
-    def _moves_all(self, number: int, far: bool) -> bool:
-        """Whether a keyframe moves all others: it is linked to older ones, and had not been before.
+    def _is_return(self, number: int, far: bool) -> bool:
+        """Whether what a keyframe's links to older ones tell is to be spread over the map.
 
-        So do the 2nd, 4th, 8th, ... of those linked so one after the other: what they add to what
-        the first have brought gets less, and the time a keyframe takes does not grow with the map.
+        It is where the one before had none, and at the 2nd, 4th, 8th, ... of those that follow it:
+        what they add to what the first have brought gets less, and the time that a keyframe takes
+        does not grow with the map.
         """
-        exclude = self.config.retrieval.exclude
         if not far:
             return False
-        if number - self._far_last > exclude:
-            self._far_first = number
-        self._far_last = number
-        return (number - self._far_first + 1).bit_count() == 1
+        if number - self._far_last > self.config.retrieval.exclude:
+            self._far_count = 0
+        self._far_last, self._far_count = number, self._far_count + 1
+        return self._far_count.bit_count() == 1
 
     def _return(self, keyframes: Sequence[Keyframe], far: Sequence[Edge]) -> Sequence[Keyframe]:
         """Spreads over all keyframes what links to older ones tell."""
         seen = [Loop(o, n, T) for o, n in far if (T := self._verify(keyframes, o, n)) is not None]
-        return self._adjust_after_loop(self._bend(keyframes, seen)) if seen else keyframes
+        seen = [loop for loop in seen if self._loops.plausible(keyframes, loop)]
+        keyframes, believed = self._bend(keyframes, seen)
+        return self._adjust_after_loop(keyframes) if believed else keyframes
 
     def publish(self) -> None:
         """Hands what was found to the graph."""

@@ -37,8 +37,14 @@ class Verified:
 class Relocaliser:
     """Finds a lost frame against the keyframes that look like it, and those made last."""
 
-    def __init__(self, predictor: Predictor, config: Config, places: Places) -> None:
-        """Args: places: knows the keyframes, but perhaps not yet the last ones."""
+    def __init__(
+        self, predictor: Predictor, config: Config, places: Places, *, one_thread: bool = False
+    ) -> None:
+        """Args:
+        places: knows the keyframes, but perhaps not yet the last ones.
+        one_thread: for the backend's thread: the predictor's others are the frontend's.
+        """
+        self.one_thread = one_thread
         self.predictor = predictor
         self.config = config
         self.places = places
@@ -88,9 +94,7 @@ class Relocaliser:
     ) -> Tensor | None:
         """Perspective-n-point pose from matches and the keyframe's depth at the nearest cell."""
         settings, grid = self.config.relocalization, self.predictor.grid
-        cell = np.floor(first / grid.stride).astype(int)
-        cell = np.minimum(cell, [grid.columns - 1, grid.rows - 1])
-        place = torch.from_numpy(cell[:, 1] * grid.columns + cell[:, 0])
+        place = grid.nearest(torch.from_numpy(first))
         known = (keyframe.depth.information[place] > 0).numpy()
         if known.sum() < settings.minimum_matches:
             return None
@@ -104,7 +108,9 @@ class Relocaliser:
         grid, settings = self.predictor.grid, self.config.relocalization
         target, _ = project_grid(grid, keyframe.depth, T_fk, intrinsics)
         guess = PairGuess(dense_flow(grid, target), None)
-        pair = self.predictor.pair(keyframe.frame.features, frame.features, guess, fine=True)
+        pair = self.predictor.pair(
+            *(keyframe.frame.features, frame.features, guess), fine=True, one_thread=self.one_thread
+        )
         result = track(
             grid.pixel, keyframe.depth, pair.forward, T_fk, intrinsics, self.config.tracking
         )

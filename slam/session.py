@@ -90,9 +90,10 @@ class Session:
         return time.perf_counter() - self._since
 
     def changed(self, change: Change) -> None:
-        """Observer of the graph."""
-        if self._journal is not None:
-            self._journal.put(change)
+        """Observer of the graph, from any thread; `end` may come in between."""
+        journal = self._journal
+        if journal is not None:
+            journal.put(change)
 
     def before_keyframe(self) -> None:
         """Waits for the last commit, so that no more than one keyframe can be lost."""

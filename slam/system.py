@@ -99,7 +99,8 @@ class Slam:
 
     def keep(self, session: Session) -> None:
         """Lets a session keep what happens from now on."""
-        self._session, self.graph.observer = session, session.changed
+        self._session = session
+        self.graph.observe(session.changed)
 
     def commit(self) -> None:
         """Tells the session that the run can be gone on with after the image taken last."""
@@ -113,7 +114,7 @@ class Slam:
         """What follows can be computed from the map again: the session keeps it no more."""
         if self._session is not None:
             self.commit()
-            self.graph.observer = None
+            self.graph.observe(None)
             self._session.end()
             self._session = None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from slam.evaluation import evaluate
 from slam.frame import Features, Frame, InverseDepth, Keyframe
 from slam.graph import rescaled_keyframe
 from slam.lie import se3_to_sim3, sim3_act, sim3_exp, sim3_inv, sim3_mul, sim3_to_se3
-from slam.loops import Found, LoopSearch
+from slam.loops import Found, Loop, LoopSearch
 from slam.places import Places
 from slam.retrieval import Candidate
-from slam.sources import Source, open_source
+from slam.sources import open_source
+from slam.sources.looped import LoopedSource
 from slam.system import Slam
 from slam.trajectory import Trajectory
 
@@ -154,6 +156,65 @@ def test_a_place_that_only_looks_the_same_is_not_believed() -> None:
     assert not any(f.loops for f in search(truth, same, verify))
 
 
+@pytest.mark.parametrize(
+    ("twist", "good"),
+    [
+        ((0, 0, 0, 0, 0, 0, 0.4), True),
+        ((0, 0, 0, 0, 0, 0, 1.3), False),  # stretched by more than a map is
+        ((0, 0, 0, 0, 0.4, 0, 0), True),
+        ((0, 0, 0, 0, 0.7, 0, 0), False),  # turned
+        ((1.5, 0, 0, 0, 0, 0, 0), True),
+        ((3.5, 0, 0, 0, 0, 0, 0), False),  # moved by more than its share of the way
+    ],
+)
+def test_a_map_is_taken_to_be_wrong_only_so_far(twist: Sequence[float], good: bool) -> None:
+    """The camera is at the origin: a turn or a stretch of the world does not move it."""
+    now = [keyframe(n, torch.tensor([STEP * (n - COUNT + 1), 0, 0, 0, 0, 0, 1.0]).double())
+           for n in range(COUNT)]  # fmt: skip
+    made = LoopSearch(AllAlike(Config(), {}), Config(), lambda *_: None)
+    T_oW = sim3_inv(se3_to_sim3(now[0].T_WC))
+    moved = sim3_exp(torch.tensor(twist, dtype=torch.float64))
+    T_on = sim3_mul(sim3_mul(T_oW, moved), se3_to_sim3(now[-1].T_WC))
+    assert made.plausible(now, Loop(0, COUNT - 1, T_on)) is good
+
+
+def test_votes_are_told_in_the_scale_of_their_time_and_expire() -> None:
+    truth = circle()
+    now = bent(truth, DRIFT)
+    right = true_pairs(truth, now)
+    made = LoopSearch(AllAlike(Config(), REVISITED), Config(), right)
+    first, second = COUNT - 8, COUNT - 7
+    assert not made.find(now, first, ()).loops
+    scaled = [torch.cat([2 * k.T_WC[:3], k.T_WC[3:]]) for k in now]
+    grown = [rescaled_keyframe(k, T, 2.0) for k, T in zip(now, scaled, strict=True)]
+    made.verify = true_pairs(truth, grown)
+    found = made.find(grown, second, ())
+    late = next(v for v in found.loops if v.newer == first)
+    wanted = true_pairs(truth, grown)(grown, late.older, first)
+    assert wanted is not None and torch.allclose(late.T_on, wanted)
+
+    made = LoopSearch(AllAlike(Config(), REVISITED), Config(), right)
+    made.find(now, first, ())
+    assert not made.find(now, first + made.exclude + 1, ()).loops
+
+
+def test_neither_the_last_keyframes_nor_those_near_a_link_are_asked() -> None:
+    asked: list[int] = []
+
+    def verify(_: Sequence[Keyframe], older: int, __: int) -> None:
+        asked.append(older)
+
+    now = circle()
+    alike = {30: (4, 12, 24, 26)}
+    made = LoopSearch(AllAlike(Config(), alike), replace_candidates(4), verify)
+    made.find(now, 30, {14})
+    assert asked == [4, 24]  # not 12, beside 14; not 26, just before
+
+
+def replace_candidates(count: int) -> Config:
+    return load_config(None, [f"retrieval.candidates={count}"])
+
+
 def test_what_the_map_knows_already_is_a_link_and_no_loop() -> None:
     truth = circle()
     found = search(truth, REVISITED, true_pairs(truth, truth))
@@ -164,18 +225,16 @@ def test_what_the_map_knows_already_is_a_link_and_no_loop() -> None:
 # --- on images -----------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def there_and_back() -> tuple[Slam, Source]:
+@pytest.fixture
+def there_and_back() -> Iterator[Slam]:
     """The sample's first third forwards and backwards, every second image."""
-    from slam.sources.looped import LoopedSource
-
     source = open_source(SAMPLE, end=100, stride=2)
     config = load_config(None, ["source.path=" + str(SAMPLE)])
-    slam = Slam(source.camera, config, calibrated=True)
-    for image in LoopedSource(source, 2).images():
-        slam.feed(image)
-    slam.backend.publish()
-    return slam, source
+    with closing(Slam(source.camera, config, calibrated=True)) as slam:
+        for image in LoopedSource(source, 2).images():
+            slam.feed(image)
+        slam.backend.publish()
+        yield slam
 
 
 def error(keyframes: Sequence[Keyframe], truth: Sequence[Keyframe]) -> float:
@@ -187,10 +246,8 @@ def error(keyframes: Sequence[Keyframe], truth: Sequence[Keyframe]) -> float:
     return evaluate(*both).ate_sim3.rmse
 
 
-def test_a_bent_map_is_mended_where_the_camera_comes_back(
-    there_and_back: tuple[Slam, Source],
-) -> None:
-    slam, _ = there_and_back
+def test_a_bent_map_is_mended_where_the_camera_comes_back(there_and_back: Slam) -> None:
+    slam = there_and_back
     good = slam.graph.keyframes()
     assert len(good) > 14
     half = len(good) // 2
@@ -201,10 +258,12 @@ def test_a_bent_map_is_mended_where_the_camera_comes_back(
     slam.backend.places.clear()
     slam.backend._loops.clear()
     mended = slam.backend._close_loops(now, half)
-    slam.close()
     assert error(mended, good) < 0.2 * before
     scale = [
         float(m.depth.value.median() / g.depth.value.median())
         for m, g in zip(mended, good, strict=True)
     ]
+    far = [e for e in slam.graph.edges() if abs(e[0] - e[1]) > slam.backend._loops.exclude]
+    every = slam.backend.edges.all_pairs(mended[:-1], slam.graph.intrinsics)
+    assert far and {(min(e), max(e)) for e in far if max(e) < len(now) - 1} <= set(every)
     assert np.log(scale).std() < 0.05  # distances of all keyframes are of one size again

@@ -109,3 +109,19 @@ def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="one of 0 and 7"):
         wrong = RelativePose(0, 7, truth[0], 0.01, 1.0)
         optimise_relative_poses(truth, [wrong], [True, False, False])
+
+
+def test_keyframes_that_nothing_ties_are_named_and_none_moves() -> None:
+    truth = ring()[:4]
+    edges = [edge(truth, 0, 1, torch.full((7,), 0.1, dtype=torch.float64))]
+    found = optimise_relative_poses(truth, edges, [True, False, False, False])
+    assert "keyframes 2, 3" in found.failure
+    assert torch.equal(found.T_WC, truth)
+    assert optimise_relative_poses(truth, [], [True, *[False] * 3]).failure
+
+
+def test_poses_that_are_no_numbers_are_refused() -> None:
+    truth = ring()[:2]
+    truth[1, 0] = float("nan")
+    with pytest.raises(ValueError, match="finite"):
+        optimise_relative_poses(truth, [edge(ring(), 0, 1)], [True, False])

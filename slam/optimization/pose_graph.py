@@ -7,15 +7,20 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.sparse import coo_matrix
-from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from slam.frame import Intrinsics
 from slam.least_squares import Minimum, minimise
 from slam.lie import sim3_adjoint, sim3_inv, sim3_mul
 from slam.optimization.pointmap_factor import PointmapFactor, factor_matches
-from slam.optimization.sim3_graph import Sim3System, Unknowns, falling_scales, moved
+from slam.optimization.sim3_graph import (
+    Sim3System,
+    Unknowns,
+    falling_scales,
+    loose_keyframes,
+    moved,
+    without_ties,
+)
 from slam.pointmap_residuals import (
     PointMatches,
     descent_of,
@@ -69,9 +74,9 @@ def optimise_pose_graph(
     used = [n for n, f in enumerate(factors) if not (held[f.i] and held[f.j])]
     graph = _graph(pointmaps, [factors[n] for n in used], held, residuals, intrinsics)
     start = graph.linearise(T_WC, settings.factor_outlier)
-    loose = _loose_keyframes(held, start.ends[:, start.determined(residuals.minimum_matches)])
+    loose = loose_keyframes(held, start.ends[:, start.determined(residuals.minimum_matches)])
     if len(loose) or held.all():
-        failure = _without_ties(loose)
+        failure = without_ties(loose)
         return PoseGraphSolution(
             T_WC.clone(), start.cost, start.cost, trust, 0, not failure, failure
         )
@@ -80,23 +85,6 @@ def optimise_pose_graph(
     return PoseGraphSolution(
         found.state, before, found.system.cost, trust, found.iterations, found.converged, ""
     )
-
-
-def _loose_keyframes(held: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    """Keyframes that no chain of factors between `ends` [2, F] ties to one that is held [N]."""
-    anchors = np.flatnonzero(held)
-    ends = np.concatenate([ends, [anchors, np.full_like(anchors, anchors[0])]], 1)
-    links = coo_matrix((np.ones(ends.shape[1]), ends), (len(held), len(held)))
-    label = connected_components(links, directed=False)[1]
-    return np.flatnonzero(label != label[anchors[0]])
-
-
-def _without_ties(loose: np.ndarray) -> str:
-    """The failure in words; empty where none is loose."""
-    if len(loose) == 0:
-        return ""
-    names = ", ".join(map(str, loose[:8])) + (", ..." if len(loose) > 8 else "")
-    return f"no factors tie keyframes {names} to a fixed one"
 
 
 def _check(

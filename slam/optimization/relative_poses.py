@@ -11,7 +11,14 @@ from torch import Tensor
 
 from slam.least_squares import Descent, minimise
 from slam.lie import sim3_adjoint, sim3_inv, sim3_log, sim3_mul
-from slam.optimization.sim3_graph import Sim3System, Unknowns, falling_scales, moved
+from slam.optimization.sim3_graph import (
+    Sim3System,
+    Unknowns,
+    falling_scales,
+    loose_keyframes,
+    moved,
+    without_ties,
+)
 
 DESCENT = Descent(iterations=30, damping=1e-8, relative_decrease=1e-6, negligible=1e-9)
 DOUBTFUL = 100.0  # squared whitened error at which an edge is half believed, in the end
@@ -35,6 +42,7 @@ class RelativePoses:
     T_WC: Tensor  # [N, 8] float64 Sim(3); fixed ones as given
     trust: Tensor  # [E] float64, 0 to 1, of each edge
     cost: float  # robust, whitened
+    failure: str  # why nothing was solved; empty where it was
 
 
 def optimise_relative_poses(
@@ -48,22 +56,29 @@ def optimise_relative_poses(
     Args:
         T_WC: [N, 8] float64, start.
         fixed: [N], True = the pose stays; at least one.
-    Raises ValueError where none is fixed, or an edge names a keyframe that is not there.
+    Raises ValueError where none is fixed, poses are not finite, or an edge names a keyframe that is
+    not there.
     """
     if not any(fixed) or len(fixed) != len(T_WC):
         raise ValueError(f"relative poses: wanted {len(T_WC)} flags, one of them set, got {fixed}")
+    if not torch.isfinite(T_WC).all():
+        raise ValueError("relative poses: wanted finite poses to start from, got NaN or infinity")
     bad = [e for e in edges if e.i == e.j or not (0 <= min(e.i, e.j) <= max(e.i, e.j) < len(T_WC))]
     if bad:
         raise ValueError(
             f"relative poses: wanted edges between two of {len(T_WC)} keyframes, got one of "
             f"{bad[0].i} and {bad[0].j}"
         )
-    graph = _Graph(edges, np.array(fixed, bool))
+    held = np.array(fixed, bool)
+    ends = np.array([(e.i, e.j) for e in edges], np.int64).reshape(-1, 2).T
+    if failure := without_ties(loose_keyframes(held, ends)):
+        return RelativePoses(T_WC.clone(), torch.zeros(len(edges)), float("nan"), failure)
+    graph = _Graph(edges, held)
     state = T_WC
     for scale in falling_scales(float(graph.linearise(T_WC, DOUBTFUL).mean.max()), DOUBTFUL):
         found = minimise(state, lambda T, s=scale: graph.linearise(T, s), moved, DESCENT)
         state = found.state
-    return RelativePoses(state, torch.from_numpy(found.system.trust), found.system.cost)
+    return RelativePoses(state, torch.from_numpy(found.system.trust), found.system.cost, "")
 
 
 class _Graph:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy.sparse import coo_matrix, csc_matrix, diags_array
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import SuperLU, splu
 from torch import Tensor
 
@@ -111,3 +112,20 @@ def falling_scales(worst: float, last: float) -> list[float]:
     while scales[0] < worst:
         scales.insert(0, GRADUATION * scales[0])
     return scales
+
+
+def loose_keyframes(held: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    """Keyframes that no chain of factors between `ends` [2, F] ties to one that is held [N]."""
+    anchors = np.flatnonzero(held)
+    ends = np.concatenate([ends, [anchors, np.full_like(anchors, anchors[0])]], 1)
+    links = coo_matrix((np.ones(ends.shape[1]), ends), (len(held), len(held)))
+    label = connected_components(links, directed=False)[1]
+    return np.flatnonzero(label != label[anchors[0]])
+
+
+def without_ties(loose: np.ndarray) -> str:
+    """The failure in words; empty where none is loose."""
+    if len(loose) == 0:
+        return ""
+    names = ", ".join(map(str, loose[:8])) + (", ..." if len(loose) > 8 else "")
+    return f"no factors tie keyframes {names} to a fixed one"

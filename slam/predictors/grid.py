@@ -50,6 +50,18 @@ class Grid:
         picked = image[self.offset :: self.stride, self.offset :: self.stride]
         return picked.reshape(-1, *image.shape[2:])
 
+    def contains(self, pixel: Tensor) -> Tensor:
+        """Which pixels [..., 2] are in the image."""
+        return ((pixel >= 0) & (pixel < pixel.new_tensor([self.width, self.height]))).all(-1)
+
+    def nearest(self, pixel: Tensor) -> Tensor:
+        """Place [...] int64 among the grid pixels of the cell that a pixel [..., 2] is in."""
+        last = torch.tensor([self.columns - 1, self.rows - 1])
+        column, row = (
+            torch.minimum((pixel / self.stride).floor().long(), last).clamp(min=0).unbind(-1)
+        )
+        return row * self.columns + column
+
     def places(self, step: int, first: int = 0) -> Tensor:
         """Grid pixels [Q] int64 of every `step`-th grid column and row, from `first` on."""
         places = torch.arange(self.rows * self.columns).reshape(self.rows, self.columns)
