@@ -266,6 +266,12 @@ def _without_map(config: Config, frames: int) -> str:
             "a start wants two views of one scene from different places, "
             f"got none in {frames} frames; move the camera sideways, or see --fov"
         )
+    if config.predictor == "simulated":
+        return (
+            f"wanted frames with true depth and pose, which the simulation needs, got {frames} "
+            "hardly any of which have both; for the bundled sample, or a part of it, give "
+            "--set simulated.world=sample"
+        )
     return (
         f"wanted frames whose points match those of a keyframe, got {frames} that do not; see "
         "whether the weights are a network's that was trained, or take --predictor flow"

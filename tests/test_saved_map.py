@@ -98,7 +98,7 @@ def test_a_restored_graph_is_the_one_that_was_saved(made: Parts, file: Path) -> 
 
 def test_a_predictor_of_another_size_is_refused(made: Parts) -> None:
     other = FlowPredictor(128, 96, Config().flow)
-    with pytest.raises(ValueError, match=r"96x72 px, every 4th, got one on 128x96"):
+    with pytest.raises(ValueError, match=r"96x72 px, depths 4 px apart, got one on 128x96"):
         restore_graph(made.saved, other)
 
 

@@ -25,6 +25,13 @@ class Choices:
     confidence: float | None = None  # least 1 / relative sigma of a depth; None: the map's own
     voxel: float | None = None  # edge of the cells that points or surface are on, unit of the map
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what can be no confidence and no edge."""
+        if self.confidence is not None and not 0 <= self.confidence < float("inf"):
+            raise ValueError(f"confidence: wanted 0 or more, got {self.confidence}")
+        if self.voxel is not None and not 0 < self.voxel < float("inf"):
+            raise ValueError(f"voxel: wanted an edge above 0, got {self.voxel}")
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -47,11 +54,8 @@ def finest_grid(saved: SavedMap) -> Grid:
 
 
 def least_confidence(saved: SavedMap, choices: Choices) -> float:
-    """Of a depth that is exported. Raises ValueError for a choice below 0."""
-    chosen = saved.confidence if choices.confidence is None else choices.confidence
-    if not chosen >= 0:
-        raise ValueError(f"confidence: wanted 0 or more, got {chosen}")
-    return chosen
+    """Of a depth that is exported."""
+    return saved.confidence if choices.confidence is None else choices.confidence
 
 
 def views(saved: SavedMap, choices: Choices) -> Iterator[View]:

@@ -72,7 +72,7 @@ def format_description(about: dict[str, Any]) -> str:
         ("keyframes", f"{about['keyframes']}, {about['edges']} edges, {about['matches']} matches"),
         ("frames", states or "none"),
         ("images", f"{width}x{height} px; fx {fx:.2f}, fy {fy:.2f}, cx {cx:.2f}, cy {cy:.2f}"),
-        ("depths", f"every {about['stride']}th px; dense: every {dense or '-'}th"),
+        ("depths", f"1 in {about['stride']} px each way; dense: 1 in {dense or '-'}"),
         ("readout", f"{1e3 * about['readout']:.1f} ms"),
         ("bytes", f"{about['bytes']}, {each:.0f} a keyframe; in MB: {shares}"),
     ]

@@ -202,4 +202,4 @@ def _restored(saved: SavedKeyframe, predictor: Encoder) -> Keyframe:
 
 
 def _layout(grid: Grid) -> str:
-    return f"{grid.width}x{grid.height} px, every {grid.stride}th"
+    return f"{grid.width}x{grid.height} px, depths {grid.stride} px apart"
