@@ -149,7 +149,8 @@ class Backend:
             with self.timings.measure("final shutter"):
                 self._search_readout(self.graph.keyframes())
                 self.publish()
-        for _ in range(settings.global_rounds if len(self.graph) > 1 else 0):
+        enough = len(self.graph) > max(1, self.graph.frozen)
+        for _ in range(settings.global_rounds if enough else 0):
             if self.hurry.is_set():
                 return
             keyframes = self.graph.keyframes()
@@ -207,9 +208,10 @@ class Backend:
         """Spreads what the loops tell over all keyframes, in Sim(3)."""
         T_WC = se3_to_sim3(torch.stack([k.T_WC for k in keyframes]))
         ties = relative_edges(keyframes, self.graph.edges(), loops, self.config.loops.sigma)
-        fixed = [number == 0 for number in range(len(keyframes))]
+        stay = max(1, self.graph.frozen)
+        fixed = [number < stay for number in range(len(keyframes))]
         solved = optimise_relative_poses(T_WC, ties, fixed).T_WC
-        return self._moved(keyframes, {k: solved[k] for k in range(1, len(keyframes))})
+        return self._moved(keyframes, {k: solved[k] for k in range(stay, len(keyframes))})
 
     def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
         """Everything moves, with the new edges."""
@@ -235,10 +237,15 @@ class Backend:
             return keyframes
         first = max(0, number + 1 - settings.window)
         anchors = 1 if first == 0 else settings.anchors
-        window = range(first, number + 1)
+        frozen, newest = self.graph.frozen, number + 1
+        window, free = (
+            range(max(first, frozen), newest),
+            range(max(first + anchors, frozen), newest),
+        )
         edges = {e: c for e, c in self.graph.edges_at(window).items() if max(e) <= number}
+        if not edges:  # it sees what no other does
+            return keyframes
         linked = sorted({k for e in edges for k in e} | set(window))
-        free = range(first + anchors, number + 1)
         fixed = [k not in free for k in linked]
         part = Part(linked, edges, fixed, held=[k not in window for k in linked])
         return self._adopt(keyframes, part, self._solve(keyframes, part, settings.iterations))
@@ -246,6 +253,8 @@ class Backend:
     def _adjust_all(self, keyframes: Sequence[Keyframe], iterations: int) -> Sequence[Keyframe]:
         """Everything moves but the first pose; the focal length too where it is unknown."""
         part = self._everything(keyframes)
+        if not part.edges:
+            return keyframes
         solved = self._solve(keyframes, part, iterations, free_focal=self.refine_focal)
         return self._adopt(keyframes, part, solved)
 
@@ -281,9 +290,12 @@ class Backend:
         self._adopt(keyframes, part, self._solve(keyframes, part, iterations))
 
     def _everything(self, keyframes: Sequence[Keyframe]) -> Part:
-        numbers = list(range(len(keyframes)))
-        edges = {e: c for e, c in self.graph.edges().items() if max(e) < len(keyframes)}
-        return Part(numbers, edges, [k == 0 for k in numbers], [False for _ in numbers])
+        """All that may change and what is linked to it; the first pose and what is frozen stay."""
+        frozen, count = self.graph.frozen, len(keyframes)
+        edges = {e: c for e, c in self.graph.edges().items() if frozen <= max(e) < count}
+        numbers = sorted({k for e in edges for k in e} | set(range(frozen, count)))
+        fixed = [k < frozen or k == numbers[0] for k in numbers]
+        return Part(numbers, edges, fixed, [k < frozen for k in numbers])
 
     def _solve(
         self,

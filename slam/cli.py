@@ -10,11 +10,20 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slam import __version__
-from slam.arguments import add_setting_arguments, add_source_arguments, run_overrides
+from slam.arguments import (
+    add_output_argument,
+    add_setting_arguments,
+    add_source_arguments,
+    run_overrides,
+)
 from slam.bench.arguments import add_bench
 from slam.map_arguments import add_map
+
+if TYPE_CHECKING:
+    from slam.config import Config
 
 BAD_INPUT = 2  # exit status, as argparse's own
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -47,9 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from slam.config import load_config
-
-    config = load_config(options.config, run_overrides(options))
+    config = _settings(options)
     from slam.run import run  # after the settings: a mistake in them shows at once
 
     if options.viewer and _can_show():
@@ -57,6 +64,26 @@ def _run(options: argparse.Namespace) -> int:
 
         return run_with_viewer(config, lambda result: print(result.summary(), flush=True)).exit_code
     result = run(config)
+    print(result.summary())
+    return result.exit_code
+
+
+def _settings(options: argparse.Namespace) -> Config:
+    """Of a run; of one in a map they are the map's where none are given."""
+    if options.map is not None:
+        from slam.saved_map import settings_in_map
+
+        return settings_in_map(options.map, options.config, run_overrides(options))
+    from slam.config import load_config
+
+    return load_config(options.config, run_overrides(options))
+
+
+def _localize(options: argparse.Namespace) -> int:
+    config = _settings(options)
+    from slam.localization import localize
+
+    result = localize(config)
     print(result.summary())
     return result.exit_code
 
@@ -166,7 +193,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"slam {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     first = [
-        add(commands) for add in (_add_run, _add_resume, _add_view, _add_eval, _add_eval_depth)
+        add(commands)
+        for add in (
+            _add_run,
+            _add_resume,
+            _add_localize,
+            _add_view,
+            _add_eval,
+            _add_eval_depth,
+        )
     ]
     last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
     for command in [*first, *add_map(commands), *add_bench(commands), *last]:
@@ -179,10 +214,21 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     command = commands.add_parser("run", help="estimate the camera's path and a map from images")
     command.set_defaults(command=_run)
     add_source_arguments(command)
+    add_output_argument(command)
     command.add_argument(
-        "--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)"
+        "--map", metavar="MAP", type=Path, help="go on with this map: a map.slam, or a run's folder"
     )
     command.add_argument("--viewer", action="store_true", help="watch it in a window")
+    add_setting_arguments(command)
+    return command
+
+
+def _add_localize(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    command = commands.add_parser("localize", help="poses of images in a map, which stays as it is")
+    command.set_defaults(command=_localize)
+    command.add_argument("map", metavar="MAP", type=Path, help="a map.slam, or the folder of a run")
+    add_source_arguments(command)
+    add_output_argument(command)
     add_setting_arguments(command)
     return command
 

@@ -80,6 +80,7 @@ ORDER = [
     "evaluation",
     "outputs",
     "run",
+    "localization",
     "viewer",
     "arguments",
     "map_arguments",
