@@ -64,7 +64,7 @@ class Backend:
         self._until: int | None = None  # index of the last image that counts; None = all
         self._adjusted: list[Adjusted] = []  # found and not yet published
         self._relocaliser = Relocaliser(predictor, config, places)
-        self._loops = LoopSearch(places, config, self._verify)
+        self._loops = LoopSearch(places, config, self.verify)
         self.standing = self._stands()  # as published
 
     def close(self) -> None:
@@ -194,7 +194,16 @@ class Backend:
                     keyframes = self._adjust_after_loop(keyframes)
         return keyframes
 
-    def _verify(self, keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
+    def tie(self, loops: Sequence[Loop]) -> None:
+        """Mends the map by loops that are believed, and publishes it."""
+        self._intrinsics, self._until = self.graph.intrinsics, None
+        keyframes = self._bend(self.graph.keyframes(), loops)
+        pairs = sorted({(v.older, v.newer) for v in loops})
+        self.edges.measure_loops(keyframes, pairs, self._intrinsics)
+        self._adjust_after_loop(keyframes)
+        self.publish()
+
+    def verify(self, keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
         """T_on [8] by what is seen in both; see `loops.Verify`."""
         one, other = keyframes[older], keyframes[newer]
         found = self._relocaliser.verify(one, other.frame, self._intrinsics)

@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from slam import __version__
 from slam.arguments import (
@@ -20,10 +19,7 @@ from slam.arguments import (
     run_overrides,
 )
 from slam.bench.arguments import add_bench
-from slam.map_arguments import add_map
-
-if TYPE_CHECKING:
-    from slam.config import Config
+from slam.map_arguments import add_localize, add_map, add_merge, settings_in
 
 BAD_INPUT = 2  # exit status, as argparse's own
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -56,7 +52,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    config = _settings(options)
+    from slam.config import load_config
+
+    overrides = run_overrides(options)
+    if options.map is None:
+        config = load_config(options.config, overrides)
+    else:
+        config = settings_in(options.map, options.config, overrides)
     from slam.run import run  # after the settings: a mistake in them shows at once
 
     if options.viewer and _can_show():
@@ -64,26 +66,6 @@ def _run(options: argparse.Namespace) -> int:
 
         return run_with_viewer(config, lambda result: print(result.summary(), flush=True)).exit_code
     result = run(config)
-    print(result.summary())
-    return result.exit_code
-
-
-def _settings(options: argparse.Namespace) -> Config:
-    """Of a run; of one in a map they are the map's where none are given."""
-    if options.map is not None:
-        from slam.saved_map import settings_in_map
-
-        return settings_in_map(options.map, options.config, run_overrides(options))
-    from slam.config import load_config
-
-    return load_config(options.config, run_overrides(options))
-
-
-def _localize(options: argparse.Namespace) -> int:
-    config = _settings(options)
-    from slam.localization import localize
-
-    result = localize(config)
     print(result.summary())
     return result.exit_code
 
@@ -197,14 +179,14 @@ def _parser() -> argparse.ArgumentParser:
         for add in (
             _add_run,
             _add_resume,
-            _add_localize,
             _add_view,
             _add_eval,
             _add_eval_depth,
         )
     ]
+    maps = [add_localize(commands), add_merge(commands), *add_map(commands)]
     last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
-    for command in [*first, *add_map(commands), *add_bench(commands), *last]:
+    for command in [*first, *maps, *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
     return parser
@@ -219,16 +201,6 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
         "--map", metavar="MAP", type=Path, help="go on with this map: a map.slam, or a run's folder"
     )
     command.add_argument("--viewer", action="store_true", help="watch it in a window")
-    add_setting_arguments(command)
-    return command
-
-
-def _add_localize(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    command = commands.add_parser("localize", help="poses of images in a map, which stays as it is")
-    command.set_defaults(command=_localize)
-    command.add_argument("map", metavar="MAP", type=Path, help="a map.slam, or the folder of a run")
-    add_source_arguments(command)
-    add_output_argument(command)
     add_setting_arguments(command)
     return command
 

@@ -15,6 +15,7 @@ from slam.lie import se3_act, se3_inv, se3_to_sim3, sim3_act, sim3_inv, sim3_log
 from slam.optimization import RelativePose
 from slam.places import Places
 from slam.predictors.grid import Grid
+from slam.retrieval_settings import LoopSettings
 from slam.tracking import unproject
 
 log = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ class LoopSearch:
             for older in self._candidates(keyframes, number, linked)
             if (T_on := self.verify(keyframes, older, number)) is not None
         ]
-        known = [v for v in verified if self._alike(keyframes, number, _correction(keyframes, v))]
+        known = [v for v in verified if self._slight(keyframes, number, correction(keyframes, v))]
         new = [v for v in verified if v not in known and self._plausible(keyframes, v)]
         self._votes = [v for v in self._votes if number - v.newer <= self.exclude] + new
         return Found(tuple(self._believed(keyframes, number, new)), tuple(known))
@@ -89,36 +90,32 @@ class LoopSearch:
 
         Votes of one keyframe alone do not count: what misled one would mislead the others.
         """
-        correction = {id(v): _correction(keyframes, v) for v in self._votes}
+        corrections = [correction(keyframes, v) for v in self._votes]
         best: list[Loop] = []
         for one in new:
-            back = sim3_inv(correction[id(one)])
+            back = sim3_inv(correction(keyframes, one))
             agreed = [
                 v
-                for v in self._votes
-                if self._alike(keyframes, number, sim3_mul(back, correction[id(v)]))
+                for v, other in zip(self._votes, corrections, strict=True)
+                if self._slight(keyframes, number, sim3_mul(back, other))
             ]
             best = max(best, agreed, key=len)
-        if len(best) < self.settings.votes or len({v.newer for v in best}) < 2:
+        if not enough(best, self.settings):
             return []
         self._votes = []
         for loop in best:
             log.info("loop: keyframe %d sees what %d saw", loop.newer, loop.older)
         return best
 
-    def _alike(self, keyframes: Sequence[Keyframe], number: int, correction: Tensor) -> bool:
-        """Whether a correction [8] of the world leaves a keyframe nearly where it is."""
-        settings, keyframe = self.settings, keyframes[number]
-        shift, turn, stretch = _size(correction, keyframe.T_WC)
-        close = shift <= settings.shift * typical_depth(keyframe.depth)
-        return close and turn <= settings.turn and stretch <= settings.stretch
+    def _slight(self, keyframes: Sequence[Keyframe], number: int, correction: Tensor) -> bool:
+        return is_slight(correction, keyframes[number], self.settings)
 
     def _plausible(self, keyframes: Sequence[Keyframe], loop: Loop) -> bool:
         """Whether a map can have gone so wrong on the way between: two places may look the same."""
         settings = self.settings
         position = torch.stack([k.T_WC[:3] for k in keyframes[loop.older : loop.newer + 1]])
         way = float(torch.linalg.vector_norm(position.diff(dim=0), dim=1).sum())
-        shift, turn, stretch = _size(_correction(keyframes, loop), keyframes[loop.newer].T_WC)
+        shift, turn, stretch = _size(correction(keyframes, loop), keyframes[loop.newer].T_WC)
         near = shift <= settings.drift * way + settings.shift * typical_depth(
             keyframes[loop.newer].depth
         )
@@ -131,7 +128,36 @@ class LoopSearch:
         return good
 
 
-def _correction(keyframes: Sequence[Keyframe], loop: Loop) -> Tensor:
+def agreeing(
+    keyframes: Sequence[Keyframe], votes: Sequence[Loop], settings: LoopSettings
+) -> list[Loop]:
+    """The largest set of votes that say the same as its first one; none where they are too few."""
+    corrections = [correction(keyframes, v) for v in votes]
+    best: list[Loop] = []
+    for one, its in zip(votes, corrections, strict=True):
+        back = sim3_inv(its)
+        same = [
+            v
+            for v, other in zip(votes, corrections, strict=True)
+            if v is not one and is_slight(sim3_mul(back, other), keyframes[one.newer], settings)
+        ]
+        best = max(best, [one, *same], key=len)
+    return best if enough(best, settings) else []
+
+
+def enough(votes: Sequence[Loop], settings: LoopSettings) -> bool:
+    """Whether votes are to be believed: those of one keyframe alone are not."""
+    return len(votes) >= settings.votes and len({v.newer for v in votes}) >= 2
+
+
+def is_slight(correction: Tensor, keyframe: Keyframe, settings: LoopSettings) -> bool:
+    """Whether a correction [8] of the world leaves a keyframe nearly where it is."""
+    shift, turn, stretch = _size(correction, keyframe.T_WC)
+    close = shift <= settings.shift * typical_depth(keyframe.depth)
+    return close and turn <= settings.turn and stretch <= settings.stretch
+
+
+def correction(keyframes: Sequence[Keyframe], loop: Loop) -> Tensor:
     """Sim(3) [8] that moves the newer keyframe's world to where the loop says it is."""
     T_Wo, T_Wn = (se3_to_sim3(keyframes[k].T_WC) for k in (loop.older, loop.newer))
     return sim3_mul(sim3_mul(T_Wo, loop.T_on), sim3_inv(T_Wn))

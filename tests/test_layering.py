@@ -76,6 +76,7 @@ ORDER = [
     "journal",
     "session",
     "system",
+    "merging",
     "observer",
     "evaluation",
     "outputs",

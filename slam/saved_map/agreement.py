@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from slam.config import Config, RunSettings, SourceSettings, load_config
+from slam.frame import Intrinsics
 from slam.saved_map.format import find_map, load_map
 from slam.saved_map.value import SavedMap
 from slam.settings import with_overrides
@@ -44,16 +45,31 @@ def expect_same_camera(saved: SavedMap, source: Source) -> None:
             )
         log.warning("%s: not calibrated; taken for the camera of the map", source.path)
         return
-    if not origin.calibrated:
-        return
-    wanted, got = saved.intrinsics, source.camera.resized(grid.width, grid.height).intrinsics
-    sizes = wanted[0], wanted[1], grid.width, grid.width
+    if origin.calibrated:
+        got = source.camera.resized(grid.width, grid.height).intrinsics
+        _expect_same(saved, str(source.path), got)
+
+
+def expect_same_kind(first: SavedMap, second: SavedMap) -> None:
+    """Raises ValueError where two maps cannot become one: other cameras, sizes or predictors."""
+    kinds = [(m.predictor, m.grid.width, m.grid.height, m.grid.stride) for m in (first, second)]
+    if kinds[0] != kinds[1]:
+        words = ["{} on {}x{} px, every {}th".format(*kind) for kind in kinds]
+        raise ValueError(
+            f"map of {second.origin.name}: wanted one like that of {first.origin.name} "
+            f"({words[0]}), got {words[1]}; make one of them anew with the other's settings"
+        )
+    _expect_same(first, f"map of {second.origin.name}", second.intrinsics)
+
+
+def _expect_same(saved: SavedMap, name: str, got: Intrinsics) -> None:
+    wanted = saved.intrinsics
+    sizes = wanted[0], wanted[1], saved.grid.width, saved.grid.width
     off = max(abs(w - g) / size for w, g, size in zip(wanted, got, sizes, strict=True))
     if off > SAME_CAMERA:
-        words = (", ".join(f"{v:.1f}" for v in values) for values in (wanted, got))
+        words = [", ".join(f"{v:.1f}" for v in values) for values in (wanted, got)]
         raise ValueError(
-            "{}: wanted the camera of the map of {} (fx, fy, cx, cy {} px), got another ({} px); "
-            "give its calibration (--calib), or make a map with this one".format(
-                source.path, origin.name, *words
-            )
+            f"{name}: wanted the camera of the map of {saved.origin.name} (fx, fy, cx, cy "
+            f"{words[0]} px), got another ({words[1]} px); give its calibration (--calib), or make "
+            "a map with this one"
         )

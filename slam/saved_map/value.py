@@ -202,7 +202,7 @@ def restore_graph(saved: SavedMap, predictor: Encoder) -> Graph:
 
 
 def expect_layout(saved: SavedMap, predictor: Encoder) -> None:
-    """Raises ValueError where a predictor works at another size, or on another grid, than a map's."""
+    """Raises ValueError where a predictor works at another size or on another grid than a map."""
     wanted, got = _layout(saved.grid), _layout(predictor.grid)
     if wanted != got:
         raise ValueError(
@@ -211,19 +211,16 @@ def expect_layout(saved: SavedMap, predictor: Encoder) -> None:
         )
 
 
-def restore_into(
-    graph: Graph, saved: SavedMap, predictor: Encoder, *, sources: int = 0, keyframes: int = 0
-) -> None:
-    """Adds a map to a graph, whose camera becomes the map's; see `restore_graph`.
+def restore_into(graph: Graph, saved: SavedMap, predictor: Encoder, *, sources: int = 0) -> None:
+    """Adds a map to a graph; see `restore_graph`. The camera of an empty one becomes the map's.
 
-    Args:
-        sources: number that the first of the map's sources gets.
-        keyframes: that the graph holds.
+    Args: sources: number that the first of the map's sources gets.
     """
-    graph.adopt({}, {}, saved.intrinsics)
-    graph.set_readout(saved.readout)
-    graph.set_pinhole(saved.pinhole)
-    shift = sources * PER_SOURCE
+    keyframes, shift = len(graph), sources * PER_SOURCE
+    if keyframes == 0:
+        graph.adopt({}, {}, saved.intrinsics)
+        graph.set_readout(saved.readout)
+        graph.set_pinhole(saved.pinhole)
     for keyframe in saved.keyframes:
         graph.add_keyframe(_restored(keyframe, predictor, shift))
     matches = {e: m.unpack(saved.grid.pixel) for e, m in saved.edges.items()}
