@@ -61,8 +61,7 @@ def localize(config: Config) -> Localization:
     """
     source, saved = open_configured(config), load_map(config.run.map)
     expect_same_camera(saved, source)
-    calibrated = source.calibrated or saved.origin.calibrated
-    with closing(Slam(source.camera, config, calibrated=calibrated)) as slam:
+    with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
         slam.enter(saved, frozen=True)
         files = Files(output_folder(config, f"{source.name}-localized"))
         found = _Seen(slam, source)

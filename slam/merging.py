@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from slam.config import RunSettings
 from slam.densification import densify
 from slam.frame import Keyframe
 from slam.graph import Graph
@@ -53,8 +54,8 @@ def merge(first: Path, second: Path, out: Path) -> Merged:
     """
     maps = load_map(first), load_map(second)
     expect_same_kind(*maps)
-    settings, camera = maps[0].settings(), maps[0].origin.camera.pinhole()
-    with closing(Slam(camera, settings, calibrated=maps[0].origin.calibrated)) as slam:
+    settings, camera = replace(maps[0].settings(), run=RunSettings()), maps[0].origin.camera
+    with closing(Slam(camera.pinhole(), settings, calibrated=maps[0].origin.calibrated)) as slam:
         slam.enter(maps[0])
         count = len(slam.graph)
         restore_into(slam.graph, maps[1], slam.predictor)
@@ -101,7 +102,6 @@ def move(graph: Graph, numbers: Sequence[int], T: Tensor) -> None:
 
 
 def _saved(slam: Slam, first: SavedMap) -> SavedMap:
-    config = replace(slam.config, run=replace(slam.config.run, out="", map=""))
-    grid = slam.predictor.grid
+    config, grid = slam.config, slam.predictor.grid
     dense = densify(slam.graph.snapshot(), grid, config)
     return SavedMap.from_graph(slam.graph, first.origin, config, grid, dense)

@@ -147,6 +147,7 @@ class Slam:
         restore_into(self.graph, saved, self.predictor, sources=-saved.sources)
         if frozen:
             self.graph.freeze()
+        if frozen or saved.origin.calibrated:
             self.backend.refine_focal = False
         self._linked = self._committed = len(self.graph)
         self.backend.places.take(self.graph.keyframes())
