@@ -15,14 +15,20 @@ import torch
 import yaml
 from conftest import CommandResult, expect_one_line
 from graph_state import differences
-from saved_maps import around, made_map, sphere_depth
+from saved_maps import CAMERA, PREDICTOR, around, made_map, sphere_depth
 from sequences import OUTPUTS, SAMPLE, cut_sample
 
+from slam.config import Config
+from slam.edges import Edges
 from slam.evaluation.alignment import transform_points, transform_trajectory, umeyama
-from slam.frame import PER_SOURCE, SOLVED, InverseDepth, TrackState, source_of
+from slam.frame import PER_SOURCE, SOLVED, FrameRecord, InverseDepth, TrackState, source_of
+from slam.graph import Graph
+from slam.initialization import identity
 from slam.merging import merge, move
 from slam.predictors import Predictor
 from slam.predictors.factory import make_predictor
+from slam.recovery import nearest_in_time
+from slam.refinement import fill_gaps
 from slam.run import open_configured
 from slam.saved_map import SavedMap, load_map, restore_graph, save_map, settings_in_map
 from slam.saved_map.packing import pack_image
@@ -83,6 +89,31 @@ def in_truth(first: Path, trajectory: Trajectory) -> Trajectory:
     """A trajectory in the first map's world, aligned as that map's own frames are."""
     T = umeyama(*positions_of(read_trajectory(first / "trajectory.txt")), with_scale=True)
     return transform_trajectory(T, trajectory)
+
+
+def test_time_says_nothing_across_sources() -> None:
+    """Three keyframes each of two sources, at times that follow one another."""
+    made = made_map(around(6), sphere_depth).graph
+    keyframes = [
+        replace(k, frame=replace(k.frame, index=k.frame.index + PER_SOURCE * (n // 3)))
+        for n, k in enumerate(made.keyframes())
+    ]
+    with closing(Edges(PREDICTOR, made, Config())) as edges:
+        pairs = edges.new_pairs(keyframes[:5], 4, 3, 0, CAMERA.intrinsics)
+    assert pairs == [(3, 4)]
+    assert nearest_in_time(keyframes, keyframes[5].frame, 6) == [5, 4, 3]
+    assert nearest_in_time(keyframes[3:], keyframes[0].frame, 6) == []
+    graph = Graph(CAMERA.intrinsics)
+    for keyframe in keyframes:
+        number = graph.add_keyframe(keyframe)
+        frame = keyframe.frame
+        for step, state in enumerate((TrackState.TRACKED, TrackState.PENDING)):
+            measured = (frame.time + step, frame.seconds + step, state, number, identity(), None)
+            graph.set_record(FrameRecord(frame.index + step, *measured))
+    fill_gaps(graph)
+    last = graph.record(keyframes[2].frame.index + 1)
+    assert last.keyframe == 2 and last.state is TrackState.WEAK
+    assert differences(graph.T_WC(last)[:3], keyframes[2].T_WC[:3]) == []
 
 
 # --- localize ---------------------------------------------------------------------------------
