@@ -113,7 +113,30 @@ def test_time_says_nothing_across_sources() -> None:
     fill_gaps(graph)
     last = graph.record(keyframes[2].frame.index + 1)
     assert last.keyframe == 2 and last.state is TrackState.WEAK
-    assert differences(graph.T_WC(last)[:3], keyframes[2].T_WC[:3]) == []
+    assert torch.allclose(graph.T_WC(last), keyframes[2].T_WC, atol=1e-12)
+
+
+def test_a_frozen_graph_takes_nothing_over_but_for_what_came_later() -> None:
+    graph = made_map(around(3), sphere_depth).graph
+    graph.freeze()
+    for keyframe in made_map(around(3), sphere_depth).graph.keyframes()[:1]:
+        graph.add_keyframe(keyframe)
+    before, records = graph.keyframes(), graph.records()
+    depths = {n: scaled(k.depth, 1.3) for n, k in enumerate(before)}
+    for number, depth in depths.items():
+        assert graph.fused(number, before[number].depth, depth)[1] == 1.0
+    graph.adopt(
+        {n: before[n - 1].T_WC for n in range(4)}, depths, scales=dict.fromkeys(depths, 2.0)
+    )
+    after = graph.keyframes()
+    assert graph.frozen == 3 and differences(before[:3], after[:3]) == []
+    assert differences(records, graph.records()) == []
+    assert differences(after[3].T_WC, before[2].T_WC) == []
+    assert differences(after[3].depth, depths[3]) == []
+
+
+def scaled(depth: InverseDepth, factor: float) -> InverseDepth:
+    return InverseDepth(depth.value / factor, depth.information * factor**2)
 
 
 # --- localize ---------------------------------------------------------------------------------
@@ -270,10 +293,10 @@ def test_two_maps_that_overlap_become_one(first: Path, second: Path, tmp_path: P
     move(graph, range(len(graph)), T)
     dense = saved.dense_grid, [k.dense.unpack() for k in saved.keyframes if k.dense is not None]
     assert dense[0] is not None
-    scaled = [InverseDepth(d.value / 2.5, d.information * 2.5**2) for d in dense[1]]
+    larger = [scaled(d, 2.5) for d in dense[1]]
     save_map(
         moved,
-        SavedMap.from_graph(graph, saved.origin, saved.settings(), saved.grid, (dense[0], scaled)),
+        SavedMap.from_graph(graph, saved.origin, saved.settings(), saved.grid, (dense[0], larger)),
     )
     found = merge(first, moved, tmp_path / "merged.slam")
     both = load_map(tmp_path / "merged.slam")
