@@ -24,7 +24,7 @@ from slam.exports.formats import FORMATS
 from slam.exports.registry import WRITERS, export_map
 from slam.exports.views import Choices, cloud_of
 from slam.lie import se3_act, se3_inv, se3_matrix
-from slam.predictors import make_predictor
+from slam.predictors.factory import make_predictor
 from slam.saved_map import SavedMap, load_map, restore_graph
 from slam.tracking import unproject
 from slam.trajectory import read_trajectory

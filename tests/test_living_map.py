@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,8 @@ from slam.frame import PER_SOURCE, SOLVED, FrameRecord, InverseDepth, TrackState
 from slam.graph import Graph
 from slam.initialization import identity
 from slam.merging import merge, move
-from slam.predictors import Predictor
+from slam.optimization import BundleAdjustment, bundle_adjust
+from slam.predictors import Grid, Predictor
 from slam.predictors.factory import make_predictor
 from slam.recovery import nearest_in_time
 from slam.refinement import fill_gaps
@@ -176,13 +178,28 @@ def fed(slam: Slam, indices: range) -> None:
     slam.finish()
 
 
-def test_a_frozen_map_stays_to_the_bit(first: Path) -> None:
-    """Keyframes, depths, edges and frames, with new keyframes tied to them and all adjusted."""
+def test_a_frozen_map_stays_to_the_bit(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keyframes, depths, edges and frames, with new keyframes tied to them and all adjusted.
+
+    No adjustment counts on moving any of it, either.
+    """
+    taken_part = 0
+
+    def adjusted(grid: Grid, state: BundleAdjustment, edges: Any, *flags: Any, **named: Any) -> Any:
+        nonlocal taken_part
+        old = {id(k.depth) for k in slam.graph.keyframes()[: slam.graph.frozen]}
+        for depth, fixed, held in zip(state.depth, *flags[:2], strict=True):
+            taken_part += id(depth) in old
+            assert id(depth) not in old or (fixed and held)
+        return bundle_adjust(grid, state, edges, *flags, **named)
+
+    monkeypatch.setattr("slam.backend.bundle_adjust", adjusted)
     saved = load_map(first)
     config = settings_in_map(first, None, [f"source.path={SAMPLE}"])
     with closing(Slam(open_configured(config).camera, config)) as slam:
         slam.enter(saved, frozen=True)
         fed(slam, range(55, 85))
+    assert taken_part > 10
     was = restore_graph(saved, slam.predictor)
     count = len(was)
     for before, after in zip(was.keyframes(), slam.graph.keyframes()[:count], strict=True):
