@@ -48,6 +48,13 @@ def add_setting_arguments(command: argparse.ArgumentParser) -> None:
     add("--threads", metavar="N", type=int, help="threads of the kernels (default: 2)")
 
 
+def add_output_argument(command: argparse.ArgumentParser) -> None:
+    """The folder of what a command that reads a source writes."""
+    command.add_argument(
+        "--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)"
+    )
+
+
 def run_overrides(options: argparse.Namespace) -> list[str]:
     """Source and settings as `section.key=value`; --set comes last and wins."""
     source = {

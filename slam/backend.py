@@ -65,7 +65,7 @@ class Backend:
         self._until: int | None = None  # index of the last image that counts; None = all
         self._adjusted: list[Adjusted] = []  # found and not yet published
         self._relocaliser = Relocaliser(predictor, config, places, one_thread=True)
-        self._loops = LoopSearch(places, config, self._verify)
+        self._loops = LoopSearch(places, config, self.verify)
         self.standing = self._stands()  # as published
 
     def close(self) -> None:
@@ -150,7 +150,8 @@ class Backend:
             with self.timings.measure("final shutter"):
                 self._search_readout(self.graph.keyframes())
                 self.publish()
-        for _ in range(settings.global_rounds if len(self.graph) > 1 else 0):
+        enough = len(self.graph) > max(1, self.graph.frozen)
+        for _ in range(settings.global_rounds if enough else 0):
             if self.hurry.is_set():
                 return
             keyframes = self.graph.keyframes()
@@ -192,7 +193,16 @@ class Backend:
                     keyframes = self._adjust_after_loop(keyframes)
         return keyframes
 
-    def _verify(self, keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
+    def tie(self, loops: Sequence[Loop]) -> None:
+        """Mends the map by loops that are believed, and publishes it."""
+        self._intrinsics, self._until = self.graph.intrinsics, None
+        keyframes, believed = self._bend(self.graph.keyframes(), loops)
+        pairs = sorted({(v.older, v.newer) for v in believed})
+        self.edges.measure_loops(keyframes, pairs, self._intrinsics)
+        self._adjust_after_loop(keyframes)
+        self.publish()
+
+    def verify(self, keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
         """T_on [8] by what is seen in both; see `loops.Verify`."""
         one, other = keyframes[older], keyframes[newer]
         found = self._relocaliser.verify(one, other.frame, self._intrinsics)
@@ -210,7 +220,8 @@ class Backend:
             return keyframes, ()
         T_WC = se3_to_sim3(torch.stack([k.T_WC for k in keyframes]))
         ties = relative_edges(keyframes, self.graph.edges(), loops, self.config.loops.sigma)
-        fixed = [number == 0 for number in range(len(keyframes))]
+        stay = max(1, self.graph.frozen)
+        fixed = [number < stay for number in range(len(keyframes))]
         solved = optimise_relative_poses(T_WC, ties, fixed)
         if solved.failure:
             log.warning("loop of keyframes %s: %s", [v.newer for v in loops], solved.failure)
@@ -219,7 +230,7 @@ class Backend:
         believed = [v for v, share in zip(loops, trust, strict=True) if share > BELIEVED]
         for loop in believed:
             log.info("loop: keyframe %d sees what %d saw", loop.newer, loop.older)
-        free = range(1, len(keyframes))
+        free = range(stay, len(keyframes))
         return self._moved(keyframes, {k: solved.T_WC[k] for k in free}), believed
 
     def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
@@ -246,10 +257,13 @@ class Backend:
             return keyframes
         first = max(0, number + 1 - settings.window)
         anchors = 1 if first == 0 else settings.anchors
-        window = range(first, number + 1)
+        frozen = self.graph.frozen
+        window = range(max(first, frozen), number + 1)
+        free = range(max(first + anchors, frozen), number + 1)
         edges = {e: c for e, c in self.graph.edges_at(window).items() if max(e) <= number}
+        if not edges:  # it sees what no other does
+            return keyframes
         linked = sorted({k for e in edges for k in e} | set(window))
-        free = range(first + anchors, number + 1)
         fixed = [k not in free for k in linked]
         part = Part(linked, edges, fixed, held=[k not in window for k in linked])
         return self._adopt(keyframes, part, self._solve(keyframes, part, settings.iterations))
@@ -257,6 +271,8 @@ class Backend:
     def _adjust_all(self, keyframes: Sequence[Keyframe], iterations: int) -> Sequence[Keyframe]:
         """Everything moves but the first pose; the focal length too where it is unknown."""
         part = self._everything(keyframes)
+        if not part.edges:
+            return keyframes
         solved = self._solve(keyframes, part, iterations, free_focal=self.refine_focal)
         return self._adopt(keyframes, part, solved)
 
@@ -292,9 +308,12 @@ class Backend:
         self._adopt(keyframes, part, self._solve(keyframes, part, iterations))
 
     def _everything(self, keyframes: Sequence[Keyframe]) -> Part:
-        numbers = list(range(len(keyframes)))
-        edges = {e: c for e, c in self.graph.edges().items() if max(e) < len(keyframes)}
-        return Part(numbers, edges, [k == 0 for k in numbers], [False for _ in numbers])
+        """All that may change and what is linked to it; the first pose and what is frozen stay."""
+        frozen, count = self.graph.frozen, len(keyframes)
+        edges = {e: c for e, c in self.graph.edges().items() if frozen <= max(e) < count}
+        numbers = sorted({k for e in edges for k in e} | set(range(frozen, count)))
+        fixed = [k < frozen or k == numbers[0] for k in numbers]
+        return Part(numbers, edges, fixed, [k < frozen for k in numbers])
 
     def _solve(
         self,

@@ -12,9 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slam import __version__
-from slam.arguments import add_setting_arguments, add_source_arguments, run_overrides
+from slam.arguments import (
+    add_output_argument,
+    add_setting_arguments,
+    add_source_arguments,
+    run_overrides,
+)
 from slam.bench.arguments import add_bench
-from slam.map_arguments import add_map
+from slam.map_arguments import add_localize, add_map, add_merge, settings_in
 
 BAD_INPUT = 2  # exit status, as argparse's own
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -49,7 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from slam.config import load_config
 
-    config = load_config(options.config, run_overrides(options))
+    overrides = run_overrides(options)
+    if options.map is None:
+        config = load_config(options.config, overrides)
+    else:
+        config = settings_in(options.map, options.config, overrides)
     from slam.run import run  # after the settings: a mistake in them shows at once
 
     if options.viewer and _can_show():
@@ -166,10 +175,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"slam {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     first = [
-        add(commands) for add in (_add_run, _add_resume, _add_view, _add_eval, _add_eval_depth)
+        add(commands)
+        for add in (
+            _add_run,
+            _add_resume,
+            _add_view,
+            _add_eval,
+            _add_eval_depth,
+        )
     ]
+    maps = [add_localize(commands), add_merge(commands), *add_map(commands)]
     last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
-    for command in [*first, *add_map(commands), *add_bench(commands), *last]:
+    for command in [*first, *maps, *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
     return parser
@@ -179,8 +196,9 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     command = commands.add_parser("run", help="estimate the camera's path and a map from images")
     command.set_defaults(command=_run)
     add_source_arguments(command)
+    add_output_argument(command)
     command.add_argument(
-        "--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)"
+        "--map", metavar="MAP", type=Path, help="go on with this map: a map.slam, or a run's folder"
     )
     command.add_argument("--viewer", action="store_true", help="watch it in a window")
     add_setting_arguments(command)

@@ -312,6 +312,7 @@ class RunSettings(Section):
     """How a run goes."""
 
     out: str = setting("", help="folder of the results; empty = runs/<source>-<time>")
+    map: str = setting("", help="map.slam, or a run's folder, that is gone on with; empty = none")
     realtime: bool = setting(False, help="paced by the time stamps; the newest frame wins")
     ahead: int = setting(
         4, unit="frames", help="that tracking may be ahead of the backend, offline", minimum=0

@@ -20,6 +20,7 @@ from slam.frame import (
     Keyframe,
     PairGuess,
     PairPrediction,
+    source_of,
 )
 from slam.graph import Edge, Graph
 from slam.mapping import covisibility, dense_flow, project_grid, relative
@@ -68,8 +69,12 @@ class Edges:
         self.measure(keyframes, pairs, intrinsics)
 
     def keep(self, pairs: Sequence[Edge]) -> None:
-        """Drops every edge but those between the given pairs, which are all measured."""
-        self.graph.keep_edges([e for i, j in pairs for e in ((i, j), (j, i))])
+        """Drops every edge but those between the given pairs, which are all measured.
+
+        And those of the frozen part of the map, which nobody measures.
+        """
+        frozen = [e for e in self.graph.edges() if max(e) < self.graph.frozen]
+        self.graph.keep_edges(frozen + [e for i, j in pairs for e in ((i, j), (j, i))])
         self._measured_with = {p: self._measured_with[p] for p in pairs}
 
     def new_pairs(
@@ -87,11 +92,11 @@ class Edges:
         return [(i, number) for i in sorted({*near, *seen})]
 
     def all_pairs(self, keyframes: Sequence[Keyframe], intrinsics: Intrinsics) -> list[Edge]:
-        """Undirected (i, j), i < j, between all keyframes that see the same."""
+        """Undirected (i, j), i < j, between all keyframes that see the same; one is not frozen."""
         pairs = {pair for pair in self._loops if pair[1] < len(keyframes)}
         count = self.config.bundle_adjustment.covisible
         T_WC = torch.stack([k.T_WC for k in keyframes])
-        for i, keyframe in enumerate(keyframes):
+        for i, keyframe in list(enumerate(keyframes))[self.graph.frozen :]:
             linked = set(self._neighbours(keyframes, i))
             linked |= set(self._covisible(keyframe, T_WC, {i, *linked}, count, intrinsics))
             pairs |= {(min(i, j), max(i, j)) for j in linked}
@@ -130,9 +135,14 @@ class Edges:
     def _neighbours(
         self, keyframes: Sequence[Keyframe], number: int, count: int | None = None
     ) -> list[int]:
-        """The keyframes nearest in time, `count` before and after (default: as set)."""
+        """The keyframes nearest in time, `count` before and after (default: as set).
+
+        Of the same source: the times of others tell nothing.
+        """
         count = self.config.bundle_adjustment.neighbours if count is None else count
-        order = sorted(range(len(keyframes)), key=lambda k: keyframes[k].frame.index)
+        source = source_of(keyframes[number].frame.index)
+        same = [k for k, other in enumerate(keyframes) if source_of(other.frame.index) == source]
+        order = sorted(same, key=lambda k: keyframes[k].frame.index)
         place = order.index(number)
         return [k for k in order[max(0, place - count) : place + count + 1] if k != number]
 

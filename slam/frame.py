@@ -21,6 +21,16 @@ class TrackState(Enum):
 
 
 SOLVED = (TrackState.TRACKED, TrackState.RELOCALISED)
+PER_SOURCE = 2**32  # indices of images that each of the sources of one map has for itself
+
+
+def source_of(index: int) -> int:
+    """Which of the sources of a map the image of an index comes from.
+
+    A run's own is 0, so that its images have the indices that they have there; those that the map
+    which it goes on with was made from are -1 (the last one), -2, ... In a file they count from 0.
+    """
+    return index // PER_SOURCE
 
 
 @dataclass(frozen=True, slots=True)

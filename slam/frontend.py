@@ -82,6 +82,7 @@ class Frontend:
         self._given = graph.intrinsics  # as they were before any map
         self._current = 0  # number of the keyframe tracked against
         self._on_trial, self._trials = True, 1
+        self._seeking = False  # no image has been found in the map that was entered
         self._startup = Startup(predictor, config, timings, focal_factors)
         self._relocaliser = Relocaliser(predictor, config, places)
         self._motion = MotionFilter(config.keyframes.still)
@@ -98,8 +99,9 @@ class Frontend:
             self._early.append(frame)
         if len(self.graph) == 0:
             return replace(self._start(frame), T_WC=None)
-        step = self._track(frame)
+        step = self._recover(frame, -1) if self._seeking else self._track(frame)
         lost = step.record.state is TrackState.LOST  # a map that so soon leads nowhere is none
+        self._seeking = self._seeking and lost
         if self._on_trial and (lost or len(self.graph) >= self.config.start.trial_keyframes):
             good = self.good_start()
             self._on_trial, last_trial = good is None, self._trials >= self.config.start.trials
@@ -141,6 +143,10 @@ class Frontend:
         self._lost.extend(lost)
         last = self.graph.records()[-1]
         self._last = last if last.keyframe >= 0 else None
+
+    def enter(self) -> None:
+        """Seeks the next images in the map that the graph holds; nothing is on trial."""
+        self._current, self._on_trial, self._seeking = len(self.graph) - 1, False, True
 
     def _replay(self) -> None:
         """Starts were discarded and none came after: the first is better than none at all."""
@@ -362,7 +368,10 @@ class Frontend:
     # --- lost ---------------------------------------------------------------------------------
 
     def _recover(self, frame: Frame, number: int) -> Step:
-        """Relocalises against the map; failing that, the frame is lost."""
+        """Relocalises against the map; failing that, the frame is lost.
+
+        Args: number: of the keyframe that it then hangs on; -1 = none.
+        """
         self.bring_up_to_date()
         self._guess = NO_GUESS
         self._velocity = identity()
@@ -403,5 +412,7 @@ class Frontend:
         packed = None if measured is None else pack(self.predictor.grid, measured)
         record = FrameRecord(frame.index, frame.time, frame.seconds, state, number, T_kf, packed)
         self.graph.set_record(record)
+        if number < 0:
+            return Step(record, None)
         self._last = record
         return Step(record, self.graph.T_WC(record))

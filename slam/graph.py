@@ -6,6 +6,7 @@ import threading
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -32,10 +33,12 @@ from slam.frame import (
     InverseDepth,
     Keyframe,
     Snapshot,
+    source_of,
 )
 from slam.lie import se3_inv, se3_mul
 from slam.shutter import velocity
 
+Value = TypeVar("Value")
 FAR = 0.5  # s between two poses beyond which they do not tell a velocity
 
 
@@ -58,7 +61,19 @@ class Graph:
         self._intrinsics = intrinsics
         self._readout = 0.0
         self._pinhole = True
+        self._frozen = 0
         self._observer: Callable[[Change], None] | None = None
+
+    @property
+    def frozen(self) -> int:
+        """Keyframes, the first ones, that never change."""
+        with self._lock:
+            return self._frozen
+
+    def freeze(self) -> None:
+        """The keyframes that there are stay as they are from now on, whatever is found later."""
+        with self._lock:
+            self._frozen = len(self._keyframes)
 
     @property
     def pinhole(self) -> bool:
@@ -154,7 +169,7 @@ class Graph:
         """
         with self._lock:
             current = self._keyframes[number].depth
-            if current is before:
+            if current is before and number >= self._frozen:
                 self._set_depth(number, after)
                 if pointmap is not None:
                     keyframe = self._keyframes[number]
@@ -218,17 +233,22 @@ class Graph:
         with self._lock:
             since = [] if newest is None else range(newest + 1, len(self._keyframes))
             before = self._keyframes[newest] if newest is not None and len(since) else None
-            for number, scale in (scales or {}).items():
+            moved, deepened, grown = self._free(poses), self._free(depths), self._free(scales or {})
+            for number, scale in grown.items():
                 self._grow(number, scale)
-            for number, depth in depths.items():
+            for number, depth in deepened.items():
                 self._rescale(number, scale_change(self._keyframes[number].depth, depth))
                 self._set_depth(number, depth)
-            for number, T_WC in poses.items():
+            for number, T_WC in moved.items():
                 self._keyframes[number] = replace(self._keyframes[number], T_WC=T_WC.clone())
             self._intrinsics = intrinsics or self._intrinsics
             if before is not None and newest is not None:
                 self._follow(before, self._keyframes[newest], since)
-            self._tell(Adopted(dict(poses), dict(depths), intrinsics, newest, dict(scales or {})))
+            self._tell(Adopted(moved, deepened, intrinsics, newest, grown))
+
+    def _free(self, given: Mapping[int, Value]) -> dict[int, Value]:
+        """What is given for keyframes that may change, by their numbers."""
+        return {number: value for number, value in given.items() if number >= self._frozen}
 
     def _follow(self, before: Keyframe, after: Keyframe, numbers: Iterable[int]) -> None:
         """Moves keyframes and their depths as one of them moved."""
@@ -315,6 +335,7 @@ class Graph:
         place = bisect_left(self._order, index)
         near = [self._records[i] for i in self._order[max(0, place - 1) : min(place + 2, end)]]
         near = [r for r in near if r.keyframe >= 0 and r.state in SOLVED]
+        near = [r for r in near if source_of(r.index) == source_of(index)]
         if len(near) < 2 or not 0 < near[-1].seconds - near[0].seconds < FAR:
             return None
         return near[0], near[-1]

@@ -16,6 +16,7 @@ from slam.lie import se3_act, se3_inv, se3_to_sim3, sim3_act, sim3_inv, sim3_log
 from slam.optimization import RelativePose
 from slam.places import Places
 from slam.predictors.grid import Grid
+from slam.retrieval_settings import LoopSettings
 from slam.tracking import unproject
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,11 @@ class LoopSearch:
             for older in self._candidates(keyframes, number, linked)
             if (T_on := self.verify(keyframes, older, number)) is not None
         ]
-        known = [v for v in verified if self._alike(keyframes, number, _correction(keyframes, v))]
+        known = [
+            v
+            for v in verified
+            if is_slight(correction(keyframes, v), keyframes[number], self.settings)
+        ]
         new = [v for v in verified if v not in known and self.plausible(keyframes, v)]
         self._votes = [v for v in self._votes if number - v.loop.newer <= self.exclude]
         self._votes += [Vote(v, keyframes[v.older].depth, keyframes[v.newer].depth) for v in new]
@@ -105,36 +110,17 @@ class LoopSearch:
         Votes of one keyframe alone do not count: what misled one would mislead the others.
         """
         votes = [vote.now(keyframes) for vote in self._votes]
-        correction = [_correction(keyframes, vote) for vote in votes]
-        best: list[Loop] = []
-        for one, its in zip(votes, correction, strict=True):
-            if one.newer != number:
-                continue
-            back = sim3_inv(its)
-            agreed = [
-                vote
-                for vote, other in zip(votes, correction, strict=True)
-                if self._alike(keyframes, number, sim3_mul(back, other))
-            ]
-            best = max(best, agreed, key=len)
-        if len(best) < self.settings.votes or len({v.newer for v in best}) < 2:
-            return []
-        self._votes = []
+        best = agreeing(keyframes, votes, self.settings, number)
+        if best:
+            self._votes = []
         return best
-
-    def _alike(self, keyframes: Sequence[Keyframe], number: int, correction: Tensor) -> bool:
-        """Whether a correction [8] of the world leaves a keyframe nearly where it is."""
-        settings, keyframe = self.settings, keyframes[number]
-        shift, turn, stretch = _size(correction, keyframe.T_WC)
-        close = shift <= settings.shift * typical_depth(keyframe.depth)
-        return close and turn <= settings.turn and stretch <= settings.stretch
 
     def plausible(self, keyframes: Sequence[Keyframe], loop: Loop) -> bool:
         """Whether a map can have gone so wrong on the way between: two places may look the same."""
         settings = self.settings
         position = torch.stack([k.T_WC[:3] for k in keyframes[loop.older : loop.newer + 1]])
         way = float(torch.linalg.vector_norm(position.diff(dim=0), dim=1).sum())
-        shift, turn, stretch = _size(_correction(keyframes, loop), keyframes[loop.newer].T_WC)
+        shift, turn, stretch = _size(correction(keyframes, loop), keyframes[loop.newer].T_WC)
         near = shift <= settings.drift * way + settings.shift * typical_depth(
             keyframes[loop.newer].depth
         )
@@ -147,7 +133,44 @@ class LoopSearch:
         return good
 
 
-def _correction(keyframes: Sequence[Keyframe], loop: Loop) -> Tensor:
+def agreeing(
+    keyframes: Sequence[Keyframe],
+    votes: Sequence[Loop],
+    settings: LoopSettings,
+    number: int | None = None,
+) -> list[Loop]:
+    """The largest set of votes that say the same as one of them; none where they are too few.
+
+    Args: number: the newer keyframe of that one; None = any.
+    """
+    corrections = [correction(keyframes, v) for v in votes]
+    best: list[Loop] = []
+    for one, its in zip(votes, corrections, strict=True):
+        if number is not None and one.newer != number:
+            continue
+        back = sim3_inv(its)
+        same = [
+            v
+            for v, other in zip(votes, corrections, strict=True)
+            if is_slight(sim3_mul(back, other), keyframes[one.newer], settings)
+        ]
+        best = max(best, same, key=len)
+    return best if enough(best, settings) else []
+
+
+def enough(votes: Sequence[Loop], settings: LoopSettings) -> bool:
+    """Whether votes are to be believed: those of one keyframe alone are not."""
+    return len(votes) >= settings.votes and len({v.newer for v in votes}) >= 2
+
+
+def is_slight(correction: Tensor, keyframe: Keyframe, settings: LoopSettings) -> bool:
+    """Whether a correction [8] of the world leaves a keyframe nearly where it is."""
+    shift, turn, stretch = _size(correction, keyframe.T_WC)
+    close = shift <= settings.shift * typical_depth(keyframe.depth)
+    return close and turn <= settings.turn and stretch <= settings.stretch
+
+
+def correction(keyframes: Sequence[Keyframe], loop: Loop) -> Tensor:
     """Sim(3) [8] that moves the newer keyframe's world to where the loop says it is."""
     T_Wo, T_Wn = (se3_to_sim3(keyframes[k].T_WC) for k in (loop.older, loop.newer))
     return sim3_mul(sim3_mul(T_Wo, loop.T_on), sim3_inv(T_Wn))

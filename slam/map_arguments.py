@@ -1,12 +1,23 @@
-"""The command `slam map`: arguments only. What a command needs is imported when it runs."""
+"""`slam map`, `localize` and `merge`: arguments only. Imports happen when a command runs."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from slam.arguments import (
+    add_output_argument,
+    add_setting_arguments,
+    add_source_arguments,
+    run_overrides,
+)
 from slam.exports.formats import FORMATS
+
+if TYPE_CHECKING:
+    from slam.config import Config
 
 
 def add_map(commands: argparse._SubParsersAction) -> list[argparse.ArgumentParser]:
@@ -16,7 +27,52 @@ def add_map(commands: argparse._SubParsersAction) -> list[argparse.ArgumentParse
     return [add(below) for add in (_add_info, _add_check, _add_export)]
 
 
+def add_localize(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Adds `localize`; returns its parser."""
+    command = commands.add_parser("localize", help="poses of images in a map, which stays as it is")
+    command.set_defaults(command=_localize)
+    _add_path(command)
+    add_source_arguments(command)
+    add_output_argument(command)
+    add_setting_arguments(command)
+    return command
+
+
+def add_merge(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
+    """Adds `merge`; returns its parser."""
+    command = commands.add_parser("merge", help="make two maps that share a place one")
+    command.set_defaults(command=_merge)
+    add = command.add_argument
+    add("first", metavar="A", type=Path, help="a map.slam, or the folder of a run; its world stays")
+    add("second", metavar="B", type=Path, help="another one")
+    add("-o", "--out", metavar="C", type=Path, required=True, help="the map.slam to write")
+    return command
+
+
+def settings_in(map: Path, chosen: str | None, overrides: Sequence[str]) -> Config:
+    """Settings of what goes on in a map; see `settings_in_map`."""
+    from slam.saved_map import settings_in_map
+
+    return settings_in_map(map, chosen, overrides)
+
+
 # --- commands ------------------------------------------------------------------------------------
+
+
+def _localize(options: argparse.Namespace) -> int:
+    config = settings_in(options.map, options.config, run_overrides(options))
+    from slam.localization import localize
+
+    result = localize(config)
+    print(result.summary())
+    return result.exit_code
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from slam.merging import merge
+
+    print(merge(options.first, options.second, options.out).summary())
+    return 0
 
 
 def _info(options: argparse.Namespace) -> int:

@@ -25,7 +25,16 @@ from slam.densification import densify
 from slam.evaluation import EvaluationResult, evaluate
 from slam.evaluation.report import plot_run, write_map_picture
 from slam.export import PointCloud, choose_voxel_size, voxel_downsample, write_ply
-from slam.frame import SOLVED, FrameRecord, InverseDepth, Snapshot, Step, TrackState
+from slam.frame import (
+    SOLVED,
+    FrameRecord,
+    InverseDepth,
+    Keyframe,
+    Snapshot,
+    Step,
+    TrackState,
+    source_of,
+)
 from slam.journal_records import Published
 from slam.mapcloud import point_cloud
 from slam.predictors import Grid
@@ -159,12 +168,17 @@ def save(
     notes: RunNotes,
     extra: dict[str, Any],
 ) -> dict[str, Any]:
-    """Writes every output file, as far as that can be done; returns the report."""
+    """Writes every output file, as far as that can be done; returns the report.
+
+    Of a map that was gone on with, only the map's files have more than this source's frames.
+    """
     snapshot = slam.graph.snapshot()
-    posed = [r for r in snapshot.records if r.keyframe >= 0]
+    records = tuple(r for r in snapshot.records if source_of(r.index) == 0)
+    posed = [r for r in records if r.keyframe >= 0]
     trajectory = _trajectory([(r.time, slam.graph.T_WC(r).numpy()) for r in posed])
     causal = _trajectory(notes.causal)
-    keyframes = _trajectory(sorted((k.frame.time, k.T_WC.numpy()) for k in snapshot.keyframes))
+    made = [k for k in snapshot.keyframes if _is_own(k)]
+    keyframes = _trajectory(sorted((k.frame.time, k.T_WC.numpy()) for k in made))
     for name, poses in (
         ("trajectory.txt", trajectory),
         ("trajectory_causal.txt", causal),
@@ -178,9 +192,11 @@ def save(
     cloud = _save_map(files, slam, source, snapshot, resolved)
     with files.writing("map.jpg") as path:
         write_map_picture(path, cloud.points, cloud.colors, trajectory)
-    weak = np.array([r.time for r in snapshot.records if r.state not in SOLVED])
+    weak = np.array([r.time for r in records if r.state not in SOLVED])
     final = _evaluation(trajectory, source, weak)
-    report = _report(slam, source, notes, snapshot.records, len(snapshot.keyframes)) | extra
+    report = _report(slam, source, notes, records, len(snapshot.keyframes)) | extra
+    if config.run.map:
+        report["continued"] = {"map": config.run.map, "keyframes_made": len(made)}
     report["points"] = len(cloud.points)
     report["ate"] = None if final is None else _ate(final)
     causal_result = _evaluation(causal, source, np.empty(0))
@@ -227,23 +243,34 @@ def _write_keyframes(
 ) -> None:
     """Poses and dense depths of the keyframes, for `slam eval-depth` and other programs.
 
+    Those of the sources of a map that was gone on with are in `map.slam` alone.
+
     Args: images: of the whole recording; with the times they tell it from another.
     """
+    place = [n for n, keyframe in enumerate(snapshot.keyframes) if _is_own(keyframe)]
+    keyframes, depths = [snapshot.keyframes[n] for n in place], [depths[n] for n in place]
+    number = {n: own for own, n in enumerate(place)}
+    edges = [[number[n] for n in e] for e in snapshot.edges if set(e) <= number.keys()]
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
-        index=np.array([k.frame.index for k in snapshot.keyframes], np.int64),
-        time=np.array([k.frame.time for k in snapshot.keyframes], np.float64),
+        index=np.array([k.frame.index for k in keyframes], np.int64),
+        time=np.array([k.frame.time for k in keyframes], np.float64),
         images=np.array(images),
-        T_WC=np.array([k.T_WC.numpy() for k in snapshot.keyframes]).reshape(-1, 7),
+        T_WC=np.array([k.T_WC.numpy() for k in keyframes]).reshape(-1, 7),
         inverse_depth=np.array([d.value.numpy() for d in depths], np.float32),
         information=np.array([d.information.numpy() for d in depths], np.float32),
         pixel=grid.pixel.numpy(),
         working_size=np.array([grid.width, grid.height]),
         intrinsics=np.array(snapshot.intrinsics),
-        edges=np.array(snapshot.edges, np.int64).reshape(-1, 2),
+        edges=np.array(edges, np.int64).reshape(-1, 2),
     )
     write_atomically(path, buffer.getvalue())
+
+
+def _is_own(keyframe: Keyframe) -> bool:
+    """Whether a keyframe was made from this run's source."""
+    return source_of(keyframe.frame.index) == 0
 
 
 def _trajectory(rows: list[tuple[float, np.ndarray]]) -> Trajectory:

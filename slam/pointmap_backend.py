@@ -118,7 +118,7 @@ class PointmapBackend(Backend):
 
     def _return(self, keyframes: Sequence[Keyframe], far: Sequence[Edge]) -> Sequence[Keyframe]:
         """Spreads over all keyframes what links to older ones tell."""
-        seen = [Loop(o, n, T) for o, n in far if (T := self._verify(keyframes, o, n)) is not None]
+        seen = [Loop(o, n, T) for o, n in far if (T := self.verify(keyframes, o, n)) is not None]
         seen = [loop for loop in seen if self._loops.plausible(keyframes, loop)]
         keyframes, believed = self._bend(keyframes, seen)
         return self._adjust_after_loop(keyframes) if believed else keyframes
@@ -190,7 +190,7 @@ class PointmapBackend(Backend):
         X_C = known_points(pointmap_of(keyframe))
         return on_rays(X_C, self._intrinsics) if self._pinhole else X_C
 
-    def _verify(self, keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
+    def verify(self, keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
         """T_on [8] by the points of both; see `loops.Verify`."""
         one, other = keyframes[older], keyframes[newer]
         pair = self.predictor.pair(one.frame.features, other.frame.features, PairGuess())

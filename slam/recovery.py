@@ -16,6 +16,7 @@ from slam.frame import (
     PairGuess,
     PairPrediction,
     TrackResult,
+    source_of,
 )
 from slam.lie import se3_inv
 from slam.mapping import dense_flow, hand_on, project_grid
@@ -92,6 +93,11 @@ def induced_flow(
 
 
 def nearest_in_time(keyframes: Sequence[Keyframe], frame: Frame, count: int = 2) -> list[int]:
-    """Numbers of the keyframes around a frame, the nearest first."""
-    apart = [abs(k.frame.seconds - frame.seconds) for k in keyframes]
-    return sorted(range(len(apart)), key=apart.__getitem__)[:count]
+    """Numbers of the keyframes around a frame, of its own source, the nearest first."""
+    source = source_of(frame.index)
+    apart = {
+        number: abs(keyframe.frame.seconds - frame.seconds)
+        for number, keyframe in enumerate(keyframes)
+        if source_of(keyframe.frame.index) == source
+    }
+    return sorted(apart, key=apart.__getitem__)[:count]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from slam.config import Config
-from slam.frame import SOLVED, FrameRecord, InverseDepth, TrackState
+from slam.frame import SOLVED, FrameRecord, InverseDepth, TrackState, source_of
 from slam.graph import Graph
 from slam.lie import se3_interpolate, se3_inv, se3_mul
 from slam.measurement import unpack
@@ -25,7 +26,7 @@ def refine_frames(graph: Graph, grid: Grid, config: Config) -> None:
     """
     if not graph.pinhole:
         return
-    records = graph.records()
+    records = _free(graph)
     twist = dict(
         zip((r.index for r in records), graph.twists([r.index for r in records]), strict=True)
     )
@@ -35,9 +36,9 @@ def refine_frames(graph: Graph, grid: Grid, config: Config) -> None:
         keep, measured = unpack(grid, record.measurement)
         keyframe = graph.keyframe(record.keyframe)
         pixel, depth = grid.pixel[keep].contiguous(), thinned_depth(keyframe.depth, keep)
-        shutter = Shutter(
-            graph.readout, grid.height, twist[keyframe.frame.index], twist[record.index]
-        )
+        there = keyframe.frame.index
+        first = twist[there] if there in twist else graph.twist(there)
+        shutter = Shutter(graph.readout, grid.height, first, twist[record.index])
         T_fk = se3_inv(record.T_kf)
         measured = unroll(pixel, depth.value, measured, T_fk, graph.intrinsics, shutter)
         result = track(pixel, depth, measured, T_fk, graph.intrinsics, config.tracking)
@@ -54,9 +55,19 @@ def thinned_depth(depth: InverseDepth, keep: Tensor) -> InverseDepth:
 def fill_gaps(graph: Graph) -> None:
     """Gives frames without a pose one between those of their solved neighbours.
 
-    Those that were never tried become weak; lost ones stay lost.
+    Those that were never tried become weak; lost ones stay lost. Neighbours are of one source.
     """
-    records = graph.records()
+    records = _free(graph)
+    for source in sorted({source_of(r.index) for r in records}):
+        _fill_gaps(graph, [r for r in records if source_of(r.index) == source])
+
+
+def _free(graph: Graph) -> list[FrameRecord]:
+    """Records of all frames; those of a frozen map are left out."""
+    return [r for r in graph.records() if graph.frozen == 0 or source_of(r.index) >= 0]
+
+
+def _fill_gaps(graph: Graph, records: Sequence[FrameRecord]) -> None:
     solved = [n for n, r in enumerate(records) if r.state in SOLVED]
     if not solved:
         return

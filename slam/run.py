@@ -19,9 +19,10 @@ import numpy as np
 from tqdm import tqdm
 
 from slam.config import Config
-from slam.frame import Image, TrackState
+from slam.frame import Image, TrackState, source_of
 from slam.observer import Observer, Running
 from slam.outputs import Files, RunNotes, RunResult, output_folder, save
+from slam.saved_map import SavedMap, expect_layout, expect_same_camera, load_map
 from slam.session import Found, Session, begin, find, replay, resumed
 from slam.sources import Source, open_source
 from slam.sources.looped import LoopedSource
@@ -91,16 +92,19 @@ def run(config: Config, observer: Observer | None = None) -> RunResult:
 
     While it goes, the folder holds what `resume` needs; see `session`.
 
+    Where `config.run.map` names a map, the run goes on with that one.
+
     Args: observer: watches and steers it; None = nobody does.
     Raises ValueError, FileNotFoundError or OSError for bad input.
     """
     watch = Observer() if observer is None else observer
     source = open_configured(config)
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
+        rest = Rest(entered=_map_to_enter(slam, source))
         files = Files(output_folder(config, source.name))
         session = begin(files.folder, config)
         log.info("%s: %d frames, %s", source.name, len(source.times), source.calibration_source)
-        parts = files, session, RunNotes(), Rest(), watch
+        parts = files, session, RunNotes(), rest, watch
         return _Run(slam, source, *parts, Interrupt(slam)).complete()
 
 
@@ -129,23 +133,35 @@ class Rest:
     first: int = 0  # place of the first image in the source's selection
     dropped: int = 0  # images before it that real time left out
     standing: Standing | None = None  # where the run stood; None = at the beginning
+    entered: SavedMap | None = None  # map that it begins in; None = it makes one
+
+
+def _map_to_enter(slam: Slam, source: Source) -> SavedMap | None:
+    """The map that the settings name. Raises ValueError where it does not suit the source."""
+    if not slam.config.run.map:
+        return None
+    saved = load_map(slam.config.run.map)
+    expect_same_camera(saved, source)
+    expect_layout(saved, slam.predictor)
+    return saved
 
 
 def _restore(slam: Slam, source: Source, found: Found, notes: RunNotes) -> Rest:
     """Brings a new system to where the journal ends; returns what is left to do."""
     if found.commit is None:
-        return Rest()
+        return Rest(entered=_map_to_enter(slam, source))
     replay(found, slam.graph, slam.predictor.encode, notes.publish)
     commit = found.commit
     source.skipped.extend(commit.damaged)
     first = int(np.searchsorted(source.indices, commit.standing.frame, side="right"))
-    dropped = first - len(slam.graph.records()) - len(commit.damaged)  # some may be ahead
+    own = sum(source_of(r.index) == 0 for r in slam.graph.records())
+    dropped = first - own - len(commit.damaged)  # some may be ahead
     return Rest(first, max(0, dropped), commit.standing)
 
 
 def _take_up(slam: Slam, source: Source, standing: Standing) -> None:
     """Lets the system go on; images that are still to be posed are read again."""
-    records = slam.graph.records()
+    records = [r for r in slam.graph.records() if source_of(r.index) == 0]
     on_trial = standing.frontend.on_trial
     early = [r for r in records if on_trial or r.state is TrackState.PENDING]
     lost = [r for r in records if r.state is TrackState.LOST]
@@ -177,6 +193,8 @@ class _Run:
             self.watch.began(Running(slam, self.source, interrupt.press, interrupt.stop))
             if self.rest.standing is not None:
                 _take_up(slam, self.source, self.rest.standing)
+            elif self.rest.entered is not None:
+                slam.enter(self.rest.entered)
             self.notes.started = time.perf_counter() - self.session.seconds
             broken, extra = self._loop()
             self.watch.adjusting()

@@ -260,6 +260,7 @@ def _everywhere(config: Config) -> Config:
     return replace(
         config,
         source=source,
+        run=replace(config.run, map=absolute(config.run.map)),
         flow=replace(config.flow, weights=absolute(config.flow.weights)),
         pointmap=replace(config.pointmap, checkpoint=absolute(config.pointmap.checkpoint)),
     )

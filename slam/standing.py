@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
 from slam.frame import PairGuess
@@ -30,6 +31,12 @@ class BackendStanding:
     readout_cost: ReadoutCost  # what is known of the readout time
     focal_sigma: float  # of log focal; inf = not estimated
     last_cost: float  # mean robust cost of a measurement; nan = nothing was adjusted
+
+    @classmethod
+    def entering(cls, keyframes: int, focal_growth: float) -> BackendStanding:
+        """Of a map that was finished: its readout time is known, its focal length nearly."""
+        grown = int(np.ceil(keyframes * focal_growth))
+        return cls(grown, float("inf"), ReadoutCost(), float("inf"), float("nan"))
 
 
 @dataclass(frozen=True, slots=True)

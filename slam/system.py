@@ -23,8 +23,9 @@ from slam.pointmap_frontend import PointmapFrontend
 from slam.predictors import PointmapPredictor
 from slam.predictors.factory import make_predictor
 from slam.refinement import fill_gaps, refine_frames
+from slam.saved_map import SavedMap, expect_layout, restore_into
 from slam.session import Session
-from slam.standing import Standing
+from slam.standing import BackendStanding, Standing
 from slam.timing import Timings
 
 WAIT = "wait for backend"  # stage of the frontend
@@ -130,6 +131,29 @@ class Slam:
         self._committed = len(self.graph)
         for number in range(standing.linked, len(self.graph)):
             self._on_keyframe(number)
+
+    def enter(self, saved: SavedMap, *, frozen: bool = False) -> None:
+        """Goes on in a finished map: the images to come are sought there, and posed in its world.
+
+        Args: frozen: nothing of that map changes: what is new adapts to it.
+        Raises ValueError where the map is not one by flow, or of another working size.
+        """
+        frontend = self.frontend
+        if saved.predictor != "flow" or not isinstance(frontend, Frontend):
+            raise ValueError(
+                f"map of {saved.origin.name}: wanted one made by flow to go on with, by flow, got "
+                f"one by {saved.predictor}, and {self.config.predictor} now; take --predictor flow"
+            )
+        expect_layout(saved, self.predictor)
+        restore_into(self.graph, saved, self.predictor, sources=-saved.sources)
+        if frozen:
+            self.graph.freeze()
+        if frozen or saved.origin.calibrated:
+            self.backend.refine_focal = False
+        self._linked = self._committed = len(self.graph)
+        self.backend.places.take(self.graph.keyframes())
+        self.backend.take_up(BackendStanding.entering(self._linked, self.config.focal.growth))
+        frontend.enter()
 
     def _encoded(self, images: Iterable[Image]) -> list[Frame]:
         encode = self.predictor.encode

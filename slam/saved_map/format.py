@@ -21,7 +21,8 @@ px. Poses are SE(3) `tx ty tz qx qy qz qw`; lengths are up to one scale for the 
 
 | name | type and shape | holds |
 | --- | --- | --- |
-| `keyframe.index` | int64 [K] | place in the source's list of images |
+| `keyframe.index` | int64 [K] | place in the source's list of images; plus 2^32 for each source
+  that the map was made from before this one |
 | `keyframe.time` | float64 [K, 2] | time as the source writes it; the same in seconds |
 | `keyframe.pose` | float64 [K, 7] | T_WC, takes camera points to the world |
 | `image.end` | int64 [K] | where each image ends in `image.jpeg` |

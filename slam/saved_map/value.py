@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +12,17 @@ from torch import Tensor
 
 from slam.camera import Camera
 from slam.config import Config, to_yaml
-from slam.frame import Features, Frame, FrameRecord, Image, Intrinsics, InverseDepth, Keyframe
+from slam.frame import (
+    PER_SOURCE,
+    Features,
+    Frame,
+    FrameRecord,
+    Image,
+    Intrinsics,
+    InverseDepth,
+    Keyframe,
+    source_of,
+)
 from slam.graph import Edge, Graph
 from slam.lie import se3_mul
 from slam.predictors import Grid
@@ -31,7 +41,7 @@ from slam.trajectory import Trajectory
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a map comes from."""
+    """Where a map comes from; one that was gone on with, where it did last."""
 
     name: str  # of the source, fit for a file's name
     path: str  # of the source when it was read
@@ -107,7 +117,9 @@ class SavedMap:
         """
         keyframes = graph.keyframes()
         depths = [None] * len(keyframes) if dense is None else dense[1]
-        saved = [_packed(*pair) for pair in zip(keyframes, depths, strict=True)]
+        records = graph.records()
+        first = PER_SOURCE * min((source_of(r.index) for r in records), default=0)
+        saved = [_packed(*pair, -first) for pair in zip(keyframes, depths, strict=True)]
         edges = {e: PackedMatches.of(grid.pixel, found) for e, found in graph.edges().items()}
         return cls(
             origin,
@@ -120,9 +132,14 @@ class SavedMap:
             graph.readout,
             graph.pinhole,
             tuple(saved),
-            tuple(graph.records()),
+            tuple(replace(r, index=r.index - first) for r in records),
             dict(sorted(edges.items())),
         )
+
+    @property
+    def sources(self) -> int:
+        """How many sources it was made from; `source_of` says which an index belongs to."""
+        return 1 + max((source_of(r.index) for r in self.records), default=0)
 
     def settings(self) -> Config:
         """The run's settings. Raises ValueError for those of another version of the program."""
@@ -142,10 +159,11 @@ class SavedMap:
         return mirrored(trajectory) if self.origin.mirrored else trajectory
 
 
-def _packed(keyframe: Keyframe, dense: InverseDepth | None) -> SavedKeyframe:
+def _packed(keyframe: Keyframe, dense: InverseDepth | None, shift: int) -> SavedKeyframe:
+    """Args: shift: added to its image's index."""
     frame, points = keyframe.frame, keyframe.pointmap
     return SavedKeyframe(
-        frame.index,
+        frame.index + shift,
         frame.time,
         frame.seconds,
         keyframe.T_WC,
@@ -175,28 +193,46 @@ def restore_graph(saved: SavedMap, predictor: Encoder) -> Graph:
     Features are computed anew from the stored images. Depths, points and matches are as packed:
     within half a step of what they were.
 
-    Raises ValueError where the predictor works at another size, or on another grid, than the map's.
+    Raises ValueError as `expect_layout`.
     """
+    expect_layout(saved, predictor)
+    graph = Graph(saved.intrinsics)
+    restore_into(graph, saved, predictor)
+    return graph
+
+
+def expect_layout(saved: SavedMap, predictor: Encoder) -> None:
+    """Raises ValueError where a predictor works at another size or on another grid than a map."""
     wanted, got = _layout(saved.grid), _layout(predictor.grid)
     if wanted != got:
         raise ValueError(
             f"map of {saved.origin.name}: wanted a predictor that works on {wanted}, got one on "
             f"{got}; take the map's own settings ('slam map info' shows them)"
         )
-    graph = Graph(saved.intrinsics)
-    graph.set_readout(saved.readout)
-    graph.set_pinhole(saved.pinhole)
+
+
+def restore_into(graph: Graph, saved: SavedMap, predictor: Encoder, *, sources: int = 0) -> None:
+    """Adds a map to a graph; see `restore_graph`. The camera of an empty one becomes the map's.
+
+    Args: sources: number that the first of the map's sources gets.
+    """
+    keyframes, shift = len(graph), sources * PER_SOURCE
+    if keyframes == 0:
+        graph.adopt({}, {}, saved.intrinsics)
+        graph.set_readout(saved.readout)
+        graph.set_pinhole(saved.pinhole)
     for keyframe in saved.keyframes:
-        graph.add_keyframe(_restored(keyframe, predictor))
-    graph.set_edges([], {e: m.unpack(saved.grid.pixel) for e, m in saved.edges.items()})
+        graph.add_keyframe(_restored(keyframe, predictor, shift))
+    matches = {e: m.unpack(saved.grid.pixel) for e, m in saved.edges.items()}
+    graph.set_edges([], {(i + keyframes, j + keyframes): c for (i, j), c in matches.items()})
     for record in saved.records:
-        graph.set_record(record)
-    return graph
+        number = record.keyframe + keyframes if record.keyframe >= 0 else -1
+        graph.set_record(replace(record, index=record.index + shift, keyframe=number))
 
 
-def _restored(saved: SavedKeyframe, predictor: Encoder) -> Keyframe:
-    image = Image(saved.index, saved.time, saved.seconds, saved.rgb)
-    frame = Frame(saved.index, saved.time, saved.seconds, predictor.encode(image))
+def _restored(saved: SavedKeyframe, predictor: Encoder, shift: int) -> Keyframe:
+    image = Image(saved.index + shift, saved.time, saved.seconds, saved.rgb)
+    frame = Frame(image.index, image.time, image.seconds, predictor.encode(image))
     points = None if saved.pointmap is None else saved.pointmap.unpack()
     return Keyframe(frame, saved.T_WC, saved.depth.unpack(), points)
 
