@@ -20,9 +20,9 @@ from slam.frame import (
     PairGuess,
     PairPrediction,
     Step,
-    TrackResult,
     TrackState,
 )
+from slam.frame_pose import PoseSolver
 from slam.graph import Graph, rescaled
 from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul
@@ -33,11 +33,9 @@ from slam.places import Places
 from slam.predictors import Predictor
 from slam.recovery import Attempt, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
-from slam.shutter import Shutter, unroll, velocity
 from slam.standing import FrontendStanding
 from slam.startup import Startup
 from slam.timing import Timings
-from slam.tracking import better, track, track_from_scratch
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +83,7 @@ class Frontend:
         self._seeking = False  # no image has been found in the map that was entered
         self._startup = Startup(predictor, config, timings, focal_factors)
         self._relocaliser = Relocaliser(predictor, config, places)
+        self._poses = PoseSolver(predictor.grid, graph, config)
         self._motion = MotionFilter(config.keyframes.still)
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None
@@ -229,7 +228,7 @@ class Frontend:
     ) -> Attempt:
         pair = self._pair(keyframe.frame, frame, fine)
         with self.timings.measure("pose"):
-            return Attempt(pair, *self._pose(keyframe, frame, pair, T_guess))
+            return Attempt(pair, *self._poses.solve(keyframe, frame, pair, T_guess, self._last))
 
     def _again(
         self, keyframe: Keyframe, frame: Frame, T_guess: Tensor, attempt: Attempt
@@ -288,54 +287,6 @@ class Frontend:
             return self._velocity.clone()
         last = self.graph.record(self._last.index)
         return se3_mul(self._velocity, se3_inv(last.T_kf))
-
-    def _pose(
-        self, keyframe: Keyframe, frame: Frame, pair: PairPrediction, T_guess: Tensor
-    ) -> tuple[TrackResult, Correspondence]:
-        """Pose from the guess; where that is poor, also from scratch; the better one.
-
-        And the measurements that it explains.
-
-        With a rolling shutter it is solved once more, with the velocity that came out.
-        """
-        settings, intrinsics = self.config.tracking, self.graph.intrinsics
-        rolling = self.graph.readout != 0.0
-        twist = self.graph.twist(keyframe.frame.index) if rolling else None
-        measured = self._unrolled(keyframe, twist, frame, pair.forward, T_guess)
-        arguments = (self.predictor.grid.pixel, keyframe.depth)
-        result = track(*arguments, measured, T_guess, intrinsics, settings)
-        if result.inlier_fraction < settings.good_inliers:
-            scratch = track_from_scratch(*arguments, measured, intrinsics, settings)
-            result = better(result, scratch)
-        if rolling and result.inlier_fraction >= settings.good_inliers:
-            measured = self._unrolled(keyframe, twist, frame, pair.forward, result.T_fk)
-            result = track(*arguments, measured, result.T_fk, intrinsics, settings)
-        return result, measured
-
-    def _unrolled(
-        self,
-        keyframe: Keyframe,
-        twist: Tensor | None,
-        frame: Frame,
-        measured: Correspondence,
-        T_fk: Tensor,
-    ) -> Correspondence:
-        """Measurements as a global shutter would have made them, by the motion since last.
-
-        Args: twist: [6] of the keyframe; None = the shutter is global.
-        """
-        if twist is None or self._last is None or self._last.seconds == frame.seconds:
-            return measured
-        T_WC = se3_mul(keyframe.T_WC, se3_inv(T_fk))
-        before = self.graph.T_WC(self.graph.record(self._last.index))
-        shutter = Shutter(
-            self.graph.readout,
-            self.predictor.grid.height,
-            twist,
-            velocity(before, T_WC, frame.seconds - self._last.seconds),
-        )
-        pixel, intrinsics = self.predictor.grid.pixel, self.graph.intrinsics
-        return unroll(pixel, keyframe.depth.value, measured, T_fk, intrinsics, shutter)
 
     def _needs_keyframe(self, pair: PairPrediction) -> bool:
         settings = self.config.keyframes

@@ -57,6 +57,7 @@ ORDER = [
     "startup",
     "standing",
     "refinement",
+    "frame_pose",
     "frontend",
     "pointmap_attempt",
     "pointmap_frontend",

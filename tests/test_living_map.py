@@ -325,6 +325,7 @@ def restorer(saved: SavedMap) -> Predictor:
     return make_predictor(camera.width, camera.height, saved.settings())
 
 
+@pytest.mark.slow
 def test_maps_with_nothing_in_common_are_left_alone(
     first: Path, second: Path, tmp_path: Path, run_cli: Command
 ) -> None:
@@ -372,6 +373,7 @@ def intrinsics_of(calibration: dict) -> tuple[float, ...]:
     return calibration["width"], calibration["height"], *calibration["intrinsics"]
 
 
+@pytest.mark.slow
 def test_a_map_that_sees_nothing_of_the_images_loses_them_all(
     first: Path, tmp_path: Path, run_cli: Command
 ) -> None:

@@ -256,6 +256,7 @@ def test_a_source_that_is_gone_is_named(
     assert (cut_short / JOURNAL).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_real_time_goes_on_at_the_cameras_pace(
     cut_short: Path, run_cli: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +291,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 SHORT = ("--set", "flow.long_side=160", "-v")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("full_disk")
 def test_a_full_disk_stops_the_run_saves_and_lets_it_be_resumed(
     tmp_path: Path, run_cli: Command, monkeypatch: pytest.MonkeyPatch
@@ -307,6 +309,7 @@ def test_a_full_disk_stops_the_run_saves_and_lets_it_be_resumed(
     assert {p.name for p in out.iterdir()} == OUTPUTS
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("full_disk")
 def test_where_the_user_says_so_a_run_goes_on_without_its_journal(
     tmp_path: Path, run_cli: Command, caplog: pytest.LogCaptureFixture

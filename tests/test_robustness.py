@@ -287,6 +287,7 @@ def test_a_blurred_frame_waits_for_a_sharper_keyframe(tmp_path: Path) -> None:
         assert states(slam) == [TrackState.TRACKED] * 48
 
 
+@pytest.mark.slow
 def test_the_last_frame_becomes_a_keyframe_before_all_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,6 +341,7 @@ def error_after(slam: Slam, folder: Path, first: int) -> float:
     return found.rmse
 
 
+@pytest.mark.slow
 def test_a_start_that_leads_nowhere_is_made_again(tmp_path: Path) -> None:
     good = 14
     slam = run(tmp_path, range(40, 90), change=waving(6, good))

@@ -116,6 +116,7 @@ def test_bad_input_closes_the_window_and_is_raised(app: Any, tmp_path: Path) -> 
         shown_run(small_config(tmp_path / "nowhere", tmp_path / "out"), lambda _: None)
 
 
+@pytest.mark.slow
 def test_ctrl_c_adjusts_saves_and_exits_with_130(app: Any, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [sys.executable, "-m", "slam", "run", str(SAMPLE), "--viewer", "--realtime", "-v"]
