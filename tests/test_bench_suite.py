@@ -170,6 +170,7 @@ def test_runs_of_other_code_are_named(data: Path, monkeypatch: pytest.MonkeyPatc
     assert f"Kept from other code than changed: {kept}," in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_keeps_what_is_finished_and_leaves_nothing_running(
     data: Path, which: signal.Signals

@@ -160,6 +160,7 @@ def test_every_way_to_change_a_graph_is_told() -> None:
         *("pinhole", "readout", "intrinsics", "keyframe", "keyframes", "edges", "edges_at"),
         *("record", "records", "T_WC", "twists", "twist", "snapshot"),
         *("frozen", "freeze"),  # what changes afterwards; a session with it has no journal
+        "observe",
     }
     changing = {
         *("set_pinhole", "set_readout", "clear", "add_keyframe", "set_depth", "fused"),

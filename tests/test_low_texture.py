@@ -60,6 +60,7 @@ def run(room: Room, *settings: str) -> float:
     return evaluate(path, source.ground_truth).ate_sim3.rmse
 
 
+@pytest.mark.slow
 def test_a_finer_search_makes_faint_walls_more_accurate(room: Room) -> None:
     assert run(room) < min(0.9 * run(room, "flow.clear=0"), 0.006)
 

@@ -24,6 +24,7 @@ def check_trajectory(report: dict, limit: float) -> None:
     assert report["ate_causal"]["sim3_rmse"] <= 2 * report["ate"]["sim3_rmse"]
 
 
+@pytest.mark.slow
 def test_living_room(slam_data: Path, tmp_path: Path, run_cli: Command) -> None:
     check_trajectory(run_on(run_cli, slam_data / "icl_living_room_kt3", tmp_path / "out"), 0.003)
 
@@ -45,6 +46,7 @@ def test_freiburg1_xyz(slam_data: Path, tmp_path: Path, run_cli: Command) -> Non
     assert curve["median"][curve["kept"].index(0.5)] <= 0.65 * curve["median"][0]
 
 
+@pytest.mark.slow
 def test_office(slam_data: Path, tmp_path: Path, run_cli: Command) -> None:
     """ICL-NUIM's ground truth is left-handed: a mirrored trajectory would turn the wrong way."""
     source = slam_data / "icl_office_kt0"

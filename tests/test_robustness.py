@@ -353,6 +353,7 @@ def test_a_start_that_leads_nowhere_is_made_again(tmp_path: Path) -> None:
     assert set(states(kept)[good:]) == {TrackState.LOST}
 
 
+@pytest.mark.slow
 def test_a_start_that_explains_too_little_is_made_again(tmp_path: Path) -> None:
     first = []
     for trials in (3, 1):

@@ -64,6 +64,7 @@ def test_the_readout_time_is_found_and_poses_are_better_for_it() -> None:
     assert found.result.ate_sim3.rmse < 0.003 * found.result.path_length
 
 
+@pytest.mark.slow
 def test_a_shutter_that_runs_upwards_is_found_too() -> None:
     found, without = outcome(-READOUT), outcome(-READOUT, "shutter.readout=0")
     assert found.readout == pytest.approx(-READOUT, rel=0.3)

@@ -121,6 +121,7 @@ def test_ten_points_appear_where_they_are_projected_before_and_after_corrections
     assert uploads == [1, 1, 1, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_same_on_a_screen_of_high_resolution(app: Any) -> None:
     name = "test_ten_points_appear_where_they_are_projected_before_and_after_corrections"
     done = subprocess.run(
