@@ -98,9 +98,8 @@ class LoopSearch:
         self, keyframes: Sequence[Keyframe], number: int, linked: Collection[int]
     ) -> list[int]:
         """Keyframes that look like this one and are not near one that it is linked to."""
-        corners = self.places.corners(keyframes[number])
         last = number - self.exclude - 1
-        found = self.places.similar(corners, self.most, exclude_after=last)
+        found = self.places.similar(keyframes[number].frame, self.most, exclude_after=last)
         near = {k + d for k in linked for d in range(-self.exclude, self.exclude + 1)}
         return [c.number for c in found if c.number not in near]
 

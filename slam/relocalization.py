@@ -61,8 +61,12 @@ class Relocaliser:
 
     def similar(self, keyframes: Sequence[Keyframe], frame: Frame) -> list[int]:
         """Numbers of the keyframes with most feature matches, of those alike, the best first."""
-        settings, corners = self.config.relocalization, self.places.of(frame.features)
-        alike = {c.number for c in self.places.similar(corners, settings.keyframes)}
+        settings, corners = self.config.relocalization, self.places.of(frame)
+        found = [c.number for c in self.places.similar(frame, settings.keyframes)]
+        if self.places.head is not None:  # it knows places by more than their corners
+            last = [len(keyframes) - 1 - k for k in range(min(settings.recent, len(keyframes)))]
+            return list(dict.fromkeys([*found[: settings.candidates], *last]))
+        alike = set(found)
         alike |= set(range(len(self.places), len(keyframes)))
         alike |= set(range(max(0, len(keyframes) - settings.recent), len(keyframes)))
         scored = [
@@ -83,7 +87,7 @@ class Relocaliser:
     ) -> Tensor | None:
         """T_fk [7] from feature matches with one keyframe alone, unverified; None = too few."""
         settings = self.config.relocalization
-        corners = self.places.corners(keyframe), self.places.of(frame.features)
+        corners = self.places.corners(keyframe), self.places.of(frame)
         matches = match_corners(*corners)
         if len(matches[0]) < settings.minimum_matches:
             return None

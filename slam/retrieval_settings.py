@@ -11,6 +11,10 @@ from slam.settings import Section, setting
 class RetrievalSettings(Section):
     """Which earlier keyframes look like an image."""
 
+    head: str = setting(
+        "", help="weights of MASt3R's retrieval head: tokens are compared; empty = corners are"
+    )
+    codebook: str = setting("", help="words for what the head makes; empty = they are learnt")
     candidates: int = setting(3, unit="keyframes", help="that a search gives at most", minimum=1)
     minimum_score: float = setting(
         5e-3, help="of a candidate; an image has 1 with itself", minimum=0.0, maximum=1.0

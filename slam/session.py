@@ -263,6 +263,11 @@ def _everywhere(config: Config) -> Config:
         run=replace(config.run, map=absolute(config.run.map)),
         flow=replace(config.flow, weights=absolute(config.flow.weights)),
         pointmap=replace(config.pointmap, checkpoint=absolute(config.pointmap.checkpoint)),
+        retrieval=replace(
+            config.retrieval,
+            head=absolute(config.retrieval.head),
+            codebook=absolute(config.retrieval.codebook),
+        ),
     )
 
 

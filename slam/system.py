@@ -17,7 +17,7 @@ from slam.frame import Frame, Image, Keyframe, Step
 from slam.frontend import Frontend
 from slam.graph import Graph
 from slam.initialization import known_depths
-from slam.places import Places
+from slam.places import make_places
 from slam.pointmap_backend import PointmapBackend
 from slam.pointmap_frontend import PointmapFrontend
 from slam.predictors import PointmapPredictor
@@ -66,7 +66,7 @@ class Slam:
 
     def _parts(self, calibrated: bool) -> tuple[Backend, Frontend | PointmapFrontend]:
         """Backend and frontend for what the predictor measures: flow or pointmaps."""
-        parts = self.graph, self.config, self.timings, Places(self.config)
+        parts = self.graph, self.config, self.timings, make_places(self.config, self.predictor)
         hooks = self._bring_up_to_date, self._on_keyframe
         if isinstance(self.predictor, PointmapPredictor):
             backend = PointmapBackend(self.predictor, *parts, calibrated=calibrated)

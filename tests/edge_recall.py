@@ -15,7 +15,7 @@ import torch
 
 from slam.config import load_config
 from slam.evaluation import evaluate
-from slam.frame import Features
+from slam.frame import Frame
 from slam.lie import se3_matrix
 from slam.predictors.posed_depth import SourceDepth
 from slam.retrieval import Candidate
@@ -49,7 +49,7 @@ def table(slam: Slam, source: Source) -> dict[str, float]:
         edges[max(i, j), min(i, j)] = True
     looks = np.zeros_like(far)
     for n, keyframe in enumerate(keyframes):
-        for found in _alike(slam, keyframe.frame.features, n):
+        for found in _alike(slam, keyframe.frame, n):
             looks[n, found.number] = True
     again = np.any(far & (overlap > SAME), axis=1)
     return {
@@ -63,9 +63,9 @@ def table(slam: Slam, source: Source) -> dict[str, float]:
     }
 
 
-def _alike(slam: Slam, features: Features, number: int) -> list[Candidate]:
+def _alike(slam: Slam, frame: Frame, number: int) -> list[Candidate]:
     places = slam.backend.places
-    return places.similar(places.of(features), 3, exclude_after=number - APART - 1)
+    return places.similar(frame, 3, exclude_after=number - APART - 1)
 
 
 def keyframe_error(slam: Slam, source: Source) -> float:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from slam.config import Config, load_config
-from slam.corners import Corners
 from slam.evaluation import evaluate
 from slam.frame import Features, Frame, InverseDepth, Keyframe
 from slam.graph import rescaled_keyframe
@@ -36,16 +35,11 @@ class AllAlike(Places):
     def __init__(self, config: Config, alike: dict[int, Sequence[int]]) -> None:
         super().__init__(config)
         self.alike = alike
-        self.asked = -1
-
-    def corners(self, keyframe: Keyframe) -> Corners:
-        self.asked = keyframe.frame.index
-        return Corners(np.empty((0, 2), np.float32), np.empty((0, 32), np.uint8))
 
     def similar(
-        self, corners: Corners, most: int, *, exclude_after: int | None = None
+        self, frame: Frame, most: int, *, exclude_after: int | None = None
     ) -> list[Candidate]:
-        found = [n for n in self.alike.get(self.asked, ()) if n <= (exclude_after or 0)]
+        found = [n for n in self.alike.get(frame.index, ()) if n <= (exclude_after or 0)]
         return [Candidate(n, 1.0) for n in found[:most]]
 
 
