@@ -49,7 +49,7 @@ def network() -> PointmapPredictor:
 
 def with_head(folder: Path, channels: int = 32, codebook: str = "") -> Config:
     file = folder / "head.pth"
-    torch.save(head_tensors(channels, channels), file)
+    torch.save(head_tensors(channels, channels, last=128), file)
     chosen = replace(Config().retrieval, head=str(file), codebook=codebook)
     return replace(Config(predictor="mast3r"), retrieval=chosen)
 
@@ -91,7 +91,7 @@ def test_an_image_without_tokens_looks_like_none(
 
 
 def test_a_codebook_gives_the_words(network: PointmapPredictor, tmp_path: Path) -> None:
-    np.save(tmp_path / "words.npy", np.random.default_rng(0).normal(size=(20, 16)).astype("f4"))
+    np.save(tmp_path / "words.npy", np.random.default_rng(0).normal(size=(20, 128)).astype("f4"))
     places = make_places(with_head(tmp_path, codebook=str(tmp_path / "words.npy")), network)
     assert places.codebook is not None and len(places.codebook) == 20
     places.take(keyframes(network, 3))
