@@ -12,6 +12,8 @@ from slam.config import TrackingSettings
 from slam.frame import Correspondence, Intrinsics, InverseDepth, TrackResult
 from slam.lie import se3_from_matrix
 
+SPREAD = 100.0  # of points given to OpenCV, which raises where theirs is below 0.003
+
 
 def track(
     pixel: Tensor,
@@ -115,8 +117,12 @@ def perspective_n_point(
     """
     fx, fy, cx, cy = intrinsics
     K = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
+    spread = float(np.std(points.astype(np.float64), axis=0).max()) if len(points) else 0.0
+    if not 0 < spread < float("inf"):
+        return None
+    unit = SPREAD / spread
     found, rotation, translation, inliers = cv2.solvePnPRansac(
-        points.astype(np.float64),
+        unit * points.astype(np.float64),
         target.astype(np.float64),
         K,
         None,
@@ -127,5 +133,5 @@ def perspective_n_point(
     if not found or inliers is None or len(inliers) < 12:
         return None
     T = np.eye(4)
-    T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotation)[0], translation[:, 0]
+    T[:3, :3], T[:3, 3] = cv2.Rodrigues(rotation)[0], translation[:, 0] / unit
     return se3_from_matrix(torch.from_numpy(T))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from synthetic import CAMERA, GRID, known, landed, plane_depth, pose, seen
 from torch import Tensor
 
 from slam.config import TrackingSettings
 from slam.frame import Correspondence, InverseDepth, TrackResult
-from slam.lie import se3_inv, se3_log, se3_mul
+from slam.lie import se3_act, se3_inv, se3_log, se3_mul
 from slam.tracking import perspective_n_point, track, track_from_scratch, unproject
 
 SETTINGS = TrackingSettings()
@@ -121,3 +123,24 @@ def test_unprojected_points_land_on_their_pixels() -> None:
     pixel = torch.stack([fx * X[:, 0] / X[:, 2] + cx, fy * X[:, 1] / X[:, 2] + cy], -1)
     assert (pixel - landed(value, IDENTITY)).abs().max() < 1e-3
     assert (X[:, 2] * value - 1).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+def test_perspective_n_point_works_in_any_unit(unit: float) -> None:
+    """A map has no scale of its own; OpenCV refuses points that are some millimetres apart."""
+    rng = np.random.default_rng(0)
+    points = rng.uniform([-1, -1, 2], [1, 1, 4], (60, 3))
+    truth = pose(0.1, -0.05, 0.2, 0.02, 0.1, -0.03)
+    fx, fy, cx, cy = CAMERA
+    Y = se3_act(truth, torch.from_numpy(points)).numpy()
+    target = Y[:, :2] / Y[:, 2:] * [fx, fy] + [cx, cy]
+    found = perspective_n_point(unit * points, target, CAMERA, 1.0)
+    assert found is not None
+    found[:3] /= unit
+    assert se3_log(se3_mul(found, se3_inv(truth))).abs().max() < 1e-4
+
+
+def test_points_that_are_all_one_tell_no_pose() -> None:
+    target = np.random.default_rng(0).uniform(0, 50, (40, 2))
+    assert perspective_n_point(np.ones((40, 3)), target, CAMERA, 1.0) is None
+    assert perspective_n_point(np.empty((0, 3)), target[:0], CAMERA, 1.0) is None
