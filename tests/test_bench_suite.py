@@ -218,6 +218,7 @@ def running(argument: str) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_the_command_runs_the_system(run_cli: Command, tmp_path: Path) -> None:
     """Once for real: one good sequence, one with a calibration that is none."""
     cut_sample(tmp_path / "a" / "good", range(0, 32, 4))

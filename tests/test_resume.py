@@ -139,7 +139,9 @@ def survives(
     return made, replayed, ate_of(folder)
 
 
-@pytest.mark.parametrize(("keyframes", "after"), [(3, 0.03), (6, 0.0)])
+@pytest.mark.parametrize(
+    ("keyframes", "after"), [(3, 0.03), pytest.param(6, 0.0, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_loses_at_most_one_keyframe_and_goes_on(
     undisturbed: Undisturbed, tmp_path: Path, run_cli: Command, keyframes: int, after: float
 ) -> None:
