@@ -16,7 +16,7 @@ from slam.config import Config, to_yaml
 from slam.frame import SOLVED, FrameRecord, TrackState, source_of
 from slam.outputs import Files, output_folder
 from slam.run import INTERRUPTED, Interrupt, open_configured, playing
-from slam.saved_map import SavedMap, expect_same_camera, load_map
+from slam.saved_map import SavedMap, expect_fitting, load_map
 from slam.sources import Source
 from slam.sources.realtime import RealTime
 from slam.system import Slam
@@ -60,7 +60,7 @@ def localize(config: Config) -> Localization:
     Raises ValueError where the map and the source do not agree, and as `run`.
     """
     source, saved = open_configured(config), load_map(config.run.map)
-    expect_same_camera(saved, source)
+    expect_fitting(saved, source)
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
         slam.enter(saved, frozen=True)
         files = Files(output_folder(config, f"{source.name}-localized"))

@@ -74,10 +74,11 @@ class PointmapBackend(Backend):
         return self._pinhole and self.settings.dense
 
     def take_up(self, standing: BackendStanding) -> None:
-        """Goes on with the map that is there: its pairs are matched again."""
+        """Goes on with the map that is there: its pairs are matched again where it may change."""
         super().take_up(standing)
         self._pinhole = self.graph.pinhole
-        pairs = sorted({(min(e), max(e)) for e in self.graph.edges()})
+        free = [e for e in self.graph.edges() if max(e) >= self.graph.frozen]
+        pairs = sorted({(min(e), max(e)) for e in free})
         self.edges.measure(self.graph.keyframes(), pairs, self._intrinsics)
 
     def step(self, keyframes: Sequence[Keyframe], first: int) -> None:
@@ -97,7 +98,7 @@ class PointmapBackend(Backend):
                 keyframes = self._return(keyframes, far)
         with self.timings.measure("backend pose graph", number):
             free = new if self._dense else window
-            keyframes = self._adjust_poses(keyframes, set(free) - {0})
+            keyframes = self._adjust_poses(keyframes, set(free))
         if self._dense:
             with self.timings.measure("backend window", number):
                 self._adjust_window(keyframes, number)
@@ -144,7 +145,7 @@ class PointmapBackend(Backend):
             self._link_all(keyframes)
         self._calibrate(keyframes)
         with self.timings.measure("final adjustment"):
-            self._adjust_poses(keyframes, set(range(1, len(keyframes))))
+            self._adjust_poses(keyframes, set(range(len(keyframes))))
             self.publish()
 
     def reset(self) -> None:
@@ -153,7 +154,7 @@ class PointmapBackend(Backend):
 
     def _calibrate(self, keyframes: Sequence[Keyframe]) -> None:
         """Takes the focal length from the pointmaps until keyframes agree on it."""
-        if self._pinhole:
+        if self._pinhole or self.graph.frozen:
             return
         for number, keyframe in enumerate(keyframes):
             self._calibration.observe(number, pointmap_of(keyframe))
@@ -165,7 +166,11 @@ class PointmapBackend(Backend):
         self._adjusted.append(Adjusted({}, {}, self._intrinsics, len(keyframes) - 1))
 
     def _adjust_poses(self, keyframes: Sequence[Keyframe], free: set[int]) -> Sequence[Keyframe]:
-        """Pose graph of some keyframes and those linked to them; scales go into their points."""
+        """Pose graph of some keyframes and those linked to them; scales go into their points.
+
+        Args: free: numbers of those that move, but for the first and those that are frozen.
+        """
+        free = {k for k in free if k >= max(1, self.graph.frozen)}
         factors = [f for e, f in sorted(self._factors.items()) if free & set(e)]
         numbers = sorted({k for f in factors for k in (f.i, f.j)} | free)
         if not factors:

@@ -72,6 +72,7 @@ class PointmapFrontend:
         self.on_keyframe = on_keyframe
         self._lost: deque[Frame] = deque(maxlen=config.relocalization.retried)
         self._current = 0  # number of the keyframe tracked against
+        self._seeking = False  # no image has been found in the map that was entered
         self._guess = NO_GUESS
         self._last: FrameRecord | None = None  # the last one with a pose
         self._motion = MotionFilter(config.keyframes.still)
@@ -83,6 +84,8 @@ class PointmapFrontend:
             frame = Frame(image.index, image.time, image.seconds, self.predictor.encode(image))
         if len(self.graph) == 0:
             return self._start(frame)
+        if self._seeking:
+            return self._seek(frame)
         attempt = self._attempt(self._current, frame)
         if attempt.lost(self.settings):
             return self._recover(frame)
@@ -112,6 +115,16 @@ class PointmapFrontend:
         self._lost.extend(lost)  # none are early: the first image makes the map
         solved = [r for r in self.graph.records() if r.state in SOLVED]
         self._last = solved[-1] if solved else None
+
+    def enter(self) -> None:
+        """Seeks the next images in the map that the graph holds."""
+        self._current, self._seeking = len(self.graph) - 1, True
+
+    def _seek(self, frame: Frame) -> Step:
+        """An image before any was found in the map that was entered."""
+        step = self._recover(frame)
+        self._seeking = step.record.state is TrackState.LOST
+        return step
 
     def _start(self, frame: Frame) -> Step:
         """The first image of which the network can tell something is the first keyframe."""
@@ -216,13 +229,13 @@ class PointmapFrontend:
                 self._current = number
                 return self._follow(frame, number, attempt, TrackState.RELOCALISED)
         self._lost.append(frame)
-        number, T_kf = self._current, identity()
-        if last is not None:
-            number, T_kf = last.keyframe, self.graph.record(last.index).T_kf
         log.info("frame %d: lost", frame.index)
-        record = _record(frame, TrackState.LOST, number, T_kf, None)
-        self.graph.set_record(record)
-        return Step(record, self.graph.T_WC(record))
+        if last is None:  # it hangs on nothing
+            record = _record(frame, TrackState.LOST, -1, identity(), None)
+            self.graph.set_record(record)
+            return Step(record, None)
+        T_kf = self.graph.record(last.index).T_kf
+        return self._store(_record(frame, TrackState.LOST, last.keyframe, T_kf, None))
 
     # --- records ------------------------------------------------------------------------------
 

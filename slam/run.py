@@ -22,7 +22,7 @@ from slam.config import Config
 from slam.frame import Image, TrackState, source_of
 from slam.observer import Observer, Running
 from slam.outputs import Files, RunNotes, RunResult, output_folder, save
-from slam.saved_map import SavedMap, expect_layout, expect_same_camera, load_map
+from slam.saved_map import SavedMap, expect_fitting, expect_layout, load_map
 from slam.session import Found, Session, begin, find, replay, resumed
 from slam.sources import Source, open_source
 from slam.sources.looped import LoopedSource
@@ -141,7 +141,7 @@ def _map_to_enter(slam: Slam, source: Source) -> SavedMap | None:
     if not slam.config.run.map:
         return None
     saved = load_map(slam.config.run.map)
-    expect_same_camera(saved, source)
+    expect_fitting(saved, source)
     expect_layout(saved, slam.predictor)
     return saved
 

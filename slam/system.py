@@ -136,13 +136,12 @@ class Slam:
         """Goes on in a finished map: the images to come are sought there, and posed in its world.
 
         Args: frozen: nothing of that map changes: what is new adapts to it.
-        Raises ValueError where the map is not one by flow, or of another working size.
+        Raises ValueError where the map is another predictor's, or of another working size.
         """
-        frontend = self.frontend
-        if saved.predictor != "flow" or not isinstance(frontend, Frontend):
+        if saved.predictor != self.config.predictor:
             raise ValueError(
-                f"map of {saved.origin.name}: wanted one made by flow to go on with, by flow, got "
-                f"one by {saved.predictor}, and {self.config.predictor} now; take --predictor flow"
+                f"map of {saved.origin.name}: wanted one made by {self.config.predictor}, which is "
+                f"to go on with it, got one by {saved.predictor}; take the map's own settings"
             )
         expect_layout(saved, self.predictor)
         restore_into(self.graph, saved, self.predictor, sources=-saved.sources)
@@ -153,7 +152,7 @@ class Slam:
         self._linked = self._committed = len(self.graph)
         self.backend.places.take(self.graph.keyframes())
         self.backend.take_up(BackendStanding.entering(self._linked, self.config.focal.growth))
-        frontend.enter()
+        self.frontend.enter()
 
     def _encoded(self, images: Iterable[Image]) -> list[Frame]:
         encode = self.predictor.encode

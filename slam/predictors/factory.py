@@ -81,15 +81,15 @@ def _load_network(settings: PointmapSettings) -> PointmapNetwork:
 
 
 def simulated_views(config: Config, width: int, height: int) -> SimulatedViews:
-    """The simulated network on the true depth and poses of the configured source."""
+    """The simulated network on the true depth and poses of the configured source.
+
+    Of the whole recording: a map that is entered may be made of other images than those chosen.
+    """
     chosen, wanted = config.source, config.source.calibration
     source = open_source(
         chosen.path,
         format=chosen.format,
         calibration="auto" if wanted == "none" else wanted,
-        start=chosen.start,
-        end=chosen.end,
-        stride=chosen.stride,
     )
     if not source.calibrated:
         raise ValueError(
@@ -99,8 +99,8 @@ def simulated_views(config: Config, width: int, height: int) -> SimulatedViews:
     kind = RoomDepth if config.simulated.world == "sample" else SourceDepth
     world = kind(source, width, height)
     known = world.indices
-    if len(known) < len(source):
-        log.warning(
-            "%s: blind in %d of %d frames", source.name, len(source) - len(known), len(source)
-        )
+    run = source.indices[chosen.start : chosen.end : chosen.stride]
+    blind = set(run.tolist()) - set(known)
+    if blind:
+        log.warning("%s: blind in %d of %d frames", source.name, len(blind), len(run))
     return SimulatedViews(SimulatedNetwork(world, config.simulated), known)

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor
 
-from slam.frame import Image
+from slam.frame import PER_SOURCE, Image
 from slam.predictors.pointmap import Tokens, Views, of_batch
 from slam.predictors.simulated import SimulatedNetwork
 
@@ -20,8 +20,9 @@ class SimulatedViews:
         self.known = frozenset(known)
 
     def encode(self, image: Image, rgb: Tensor) -> Tokens:
-        """From the image's index alone."""
-        return self.network.encode([image.index]) if image.index in self.known else None
+        """From the image's index alone, whichever of a map's sources it is of."""
+        index = image.index % PER_SOURCE
+        return self.network.encode([index]) if index in self.known else None
 
     def decode(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Views]:
         """One after the other: a pair's noise is its own."""

@@ -1,6 +1,6 @@
 """A finished map as a value and as a file: all that is needed to go on with it, or to show it."""
 
-from slam.saved_map.agreement import expect_same_camera, expect_same_kind, settings_in_map
+from slam.saved_map.agreement import expect_fitting, expect_same_kind, settings_in_map
 from slam.saved_map.container import inspect
 from slam.saved_map.format import VERSION, find_map, load_map, save_map
 from slam.saved_map.value import (
@@ -17,8 +17,8 @@ __all__ = [
     "Origin",
     "SavedKeyframe",
     "SavedMap",
+    "expect_fitting",
     "expect_layout",
-    "expect_same_camera",
     "expect_same_kind",
     "find_map",
     "inspect",

@@ -34,8 +34,25 @@ def settings_in_map(map: Path, chosen: str | None, overrides: Iterable[str]) -> 
     return with_overrides(own, given)
 
 
-def expect_same_camera(saved: SavedMap, source: Source) -> None:
-    """Raises ValueError where a source's camera is not the map's, as far as that is known."""
+def expect_fitting(saved: SavedMap, source: Source) -> None:
+    """Raises ValueError where a source's images cannot be sought in a map.
+
+    Its camera is not the map's, as far as that is known, or a simulation knows only the map's.
+    """
+    expect_simulated(saved, str(source.path))
+    _expect_same_camera(saved, source)
+
+
+def expect_simulated(saved: SavedMap, path: str) -> None:
+    """Raises ValueError where a map is of a simulation in another world than a recording's."""
+    if saved.predictor == "simulated" and Path(saved.origin.path) != Path(path):
+        raise ValueError(
+            f"{path}: wanted the recording that the simulation of the map of {saved.origin.name} "
+            f"is made from ({saved.origin.path}), got another; give that one, or a map by flow"
+        )
+
+
+def _expect_same_camera(saved: SavedMap, source: Source) -> None:
     origin, grid = saved.origin, saved.grid
     if not source.calibrated:
         if origin.camera.distortion:
@@ -59,6 +76,7 @@ def expect_same_kind(first: SavedMap, second: SavedMap) -> None:
             f"map of {second.origin.name}: wanted one like that of {first.origin.name} "
             f"({words[0]}), got {words[1]}; make one of them anew with the other's settings"
         )
+    expect_simulated(first, second.origin.path)
     _expect_same(first, f"map of {second.origin.name}", second.intrinsics)
 
 
