@@ -1,0 +1,148 @@
+"""The page in all browsers that have it open: what it shows, and who looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import viser
+
+from slam.viewer.colors import DARK
+from slam.viewer.orbit import FAR, NEAR, Orbit
+from slam.viewer.points import pose_matrix
+from slam.viewer.scene import Scene
+from slam.viewer.viewpoints import overview, scene_up
+from slam.viewer.web_map import WebMap
+from slam.viewer.web_panel import Panel
+
+CHASE = 0.25  # of the way to its place behind the camera that a following view goes at once
+WIDEST = 320  # px of the current image as it is sent
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that the thread which shows things is to deal with."""
+
+    name: str  # of a button; choice, joined, left, reset; news, over, interrupted of a run
+    client: Any = None  # viser's handle of the browser it came from
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """One browser."""
+
+    client: Any  # viser's ClientHandle
+    follow: Any  # its check box
+
+
+class WebPage:
+    """Called by one thread only; browsers are heard as events in `tell`, called by any thread."""
+
+    def __init__(
+        self, server: viser.ViserServer, tell: Callable[[Event], None], least: float, *, live: bool
+    ) -> None:
+        self._server, self._tell = server, tell
+        self.panel = Panel(server.gui, lambda name: tell(Event(name)), least, live=live)
+        self.map = WebMap(server.scene, DARK)
+        self._scene: Scene | None = None
+        self._aimed = False  # up is known, everybody looks at the map
+        self._visitors: dict[int, Visitor] = {}
+        server.scene.set_background_image(np.array(DARK.view, np.uint8).reshape(1, 1, 3), "png")
+        server.on_client_connect(lambda client: tell(Event("joined", client)))
+        server.on_client_disconnect(lambda client: tell(Event("left", client)))
+
+    @property
+    def watched(self) -> bool:
+        """Whether any browser has it open."""
+        return bool(self._visitors)
+
+    @property
+    def scene(self) -> Scene | None:
+        """What is shown."""
+        return self._scene
+
+    def heed(self, event: Event) -> None:
+        """Does what an event asks of the page itself; others are left alone."""
+        if event.name == "joined":
+            self._join(event.client)
+        elif event.name == "left":
+            self._visitors.pop(event.client.client_id, None)
+        elif event.name == "reset":
+            self._look_at_all(event.client)
+        elif event.name == "choice":
+            self._choose()
+
+    def show(self, scene: Scene) -> None:
+        """Takes over a scene."""
+        self._scene = scene
+        with self._server.atomic():
+            self.map.show(scene, self.panel.choice)
+        if not self._aimed and scene.points:
+            self._aim(scene)
+
+    def show_camera(self, T_WC: np.ndarray | None, image: np.ndarray) -> None:
+        """The current camera [7], None = it has no pose; what it sees, [h, w, 3] uint8."""
+        height, width = image.shape[:2]
+        share = min(1.0, WIDEST / width)
+        size = round(share * width), round(share * height)
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        self.panel.show_image(small)
+        if T_WC is None or self._scene is None:
+            return
+        self.map.show_camera(self._scene, T_WC, small)
+        for visitor in self._visitors.values():
+            if visitor.follow.value:
+                self._chase(visitor.client, self._scene, T_WC)
+
+    def notice(self, words: str) -> None:
+        """Says something to everybody, for a moment."""
+        for visitor in self._visitors.values():
+            visitor.client.add_notification("slam", words, auto_close_seconds=5.0)
+
+    # --- browsers -----------------------------------------------------------------------------
+
+    def _join(self, client: Any) -> None:
+        follow = client.gui.add_checkbox("follow the camera", False, order=0.5)
+        reset = client.gui.add_button("Reset view", order=0.6)
+        reset.on_click(lambda _: self._tell(Event("reset", client)))
+        self._visitors[client.client_id] = Visitor(client, follow)
+        self._look_at_all(client)
+
+    def _choose(self) -> None:
+        for name, visible in self.panel.layers.items():
+            self.map.set_layer(name, visible=visible)
+        if self._scene is not None:
+            self.show(self._scene)
+
+    def _aim(self, scene: Scene) -> None:
+        """The first time that there is something to look at."""
+        self._aimed = True
+        self._server.scene.set_up_direction(tuple(scene_up(scene)))
+        for visitor in self._visitors.values():
+            self._look_at_all(visitor.client)
+
+    def _look_at_all(self, client: Any) -> None:
+        scene = self._scene
+        if scene is None or not scene.points:
+            return
+        whole = overview(scene, self.panel.choice.least)
+        camera = client.camera
+        with client.atomic():
+            camera.near, camera.far = NEAR * whole.distance, FAR * whole.distance
+            camera.up_direction = whole.up
+            _look(camera, whole)
+
+    def _chase(self, client: Any, scene: Scene, T_WC: np.ndarray) -> None:
+        camera = client.camera
+        now = Orbit(scene_up(scene), np.zeros(3), 1.0, 0.0, 0.0)
+        now = now.looking(camera.position, camera.look_at)
+        with client.atomic():
+            _look(camera, now.towards(now.behind(pose_matrix(T_WC), scene.depth), CHASE))
+
+
+def _look(camera: Any, orbit: Orbit) -> None:
+    """Moves a browser's view."""
+    camera.position, camera.look_at = orbit.eye, orbit.target
