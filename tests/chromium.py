@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import collections
 import json
 import shutil
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,6 +93,22 @@ class Page:
         assert picture is not None
         return picture[..., ::-1].astype(int)
 
+    def text_where(self, wanted: Callable[[str], bool]) -> str:
+        """The page's text, once something holds for it; fails where it never does."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            text = str(self.evaluate("document.body.innerText"))
+            if wanted(text):
+                return text
+            assert time.monotonic() < end, text
+            time.sleep(0.05)
+
+    def click(self, label: str) -> None:
+        """Clicks the button with this text."""
+        buttons = "[...document.querySelectorAll('button')]"
+        found = f"{buttons}.find(b => b.innerText.trim() === {json.dumps(label)})"
+        self.evaluate(f"{found}.click()")
+
     def picture_where(self, wanted: Callable[[np.ndarray], bool]) -> np.ndarray:
         """The first screenshot of which something holds; the last one after some time."""
         end = time.monotonic() + PATIENCE
@@ -129,19 +147,23 @@ def chromium(folder: Path) -> Iterator[Chromium]:
     """Starts one with its profile in an empty folder; ends it after the `with` block."""
     program = executable()
     assert program is not None
-    with open(folder / "stderr", "w+b") as said:  # noqa: F841
-        process = subprocess.Popen(
-            [program, *OPTIONS, f"--user-data-dir={folder / 'profile'}"],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+    process = subprocess.Popen(
+        [program, *OPTIONS, f"--user-data-dir={folder / 'profile'}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
     assert process.stderr is not None
+    mark = "DevTools listening on "
+    line = next((line for line in process.stderr if mark in line), None)
+    assert line is not None, f"{program} does not start"
+    rest = threading.Thread(target=collections.deque, args=(process.stderr, 0))
+    rest.start()  # or what it says would fill the pipe
     try:
-        lines = (line.decode(errors="replace") for line in process.stderr)
-        mark = "DevTools listening on "
-        line = next(line for line in lines if mark in line)
         yield Chromium(line.partition(mark)[2].strip())
     finally:
         process.kill()
         process.wait()
+        rest.join()
         process.stderr.close()

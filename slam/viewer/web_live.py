@@ -67,10 +67,11 @@ class WebLive:
         self._pace = Pace()
         self._next_snapshot = 0.0
         self._paused = False
+        self._stays = False
 
     def follow(self, *, stay: bool) -> None:
         """Until the run is over; with `stay` until Ctrl-C after it, or what made it fail."""
-        due, news = 0.0, False
+        due, news, self._stays = 0.0, False, stay
         while not self.thread.ended or (stay and not self._dismissed):
             try:
                 wait = max(0.0, due - time.monotonic()) if news else None
@@ -131,9 +132,10 @@ class WebLive:
         return " · ".join([*words, known, focal_words(state)])
 
     def _finish(self, result: RunResult) -> None:
-        """Shows the final, dense map."""
+        """Shows the final, dense map, where there is time for it."""
         self.page.panel.end_run()
-        self.page.show(load_scene(result.folder))
+        if self._stays:
+            self.page.show(load_scene(result.folder))
         self.page.panel.say(f"done, written to {result.folder} · {map_words(self.page.scene)}")
 
 
@@ -155,7 +157,7 @@ def run_in_browser(
         done: called with the result when there is one, in the run's thread.
         announce: called with the page's address.
         stay: the page stays after the run, until Ctrl-C.
-        opened: called with what shows the run, before it begins to.
+        opened: called with what shows the run, before the address is known.
     Raises ValueError where the address cannot be used, and what the run raises.
     """
     door, events = open_door(address), SimpleQueue[Event]()
@@ -186,8 +188,8 @@ def _show(
     try:
         with serving(door) as server:
             live = WebLive(server, *parts)
-            announce(door.url)
             opened(live)
+            announce(door.url)
             live.follow(stay=stay)
     except Exception as error:  # the run does not depend on it
         return error
@@ -210,8 +212,8 @@ def view_in_browser(
         page = WebPage(server, events.put, MapSettings().confidence, live=False)
         page.show(scene)
         page.panel.say(f"{scene.points} points · {len(scene.keyframes)} keyframes")
-        announce(door.url)
         opened(page)
+        announce(door.url)
         while True:
             page.heed(events.get())
 

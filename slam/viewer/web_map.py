@@ -60,7 +60,7 @@ class WebMap:
         self._blocks: dict[int, Block] = {}
         self._counts: dict[int, tuple[np.ndarray, float, int]] = {}  # vertices, least, how many
         self._lines: dict[str, tuple[Any, np.ndarray]] = {}
-        self._layers = {"points": scene.add_frame("/points", show_axes=False)}
+        self._layers: dict[str, Any] = {"points": scene.add_frame("/points", show_axes=False)}
         self._hidden: set[str] = set()
         self._camera: Any = None
         self.sent = 0  # points, in all

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -18,6 +18,8 @@ from slam.viewer.viewpoints import overview, scene_up
 from slam.viewer.web_map import WebMap
 from slam.viewer.web_panel import Panel
 
+SEEN = 2.0  # times the keyframes, at which views that nobody moved take in all of the map again
+UNMOVED = 1e-3  # of its distance, by which a view that nobody moved may be elsewhere
 CHASE = 0.25  # of the way to its place behind the camera that a following view goes at once
 WIDEST = 320  # px of the current image as it is sent
 
@@ -36,6 +38,7 @@ class Visitor:
 
     client: Any  # viser's ClientHandle
     follow: Any  # its check box
+    put: Orbit | None = None  # the view that it was given; None = viser's own
 
 
 class WebPage:
@@ -48,8 +51,9 @@ class WebPage:
         self.panel = Panel(server.gui, lambda name: tell(Event(name)), least, live=live)
         self.map = WebMap(server.scene, DARK)
         self._scene: Scene | None = None
-        self._aimed = False  # up is known, everybody looks at the map
+        self._aimed = 0  # keyframes at which views took in all of the map
         self._visitors: dict[int, Visitor] = {}
+        server.scene.set_up_direction("-y")  # for good: cameras that were set before would turn
         server.scene.set_background_image(np.array(DARK.view, np.uint8).reshape(1, 1, 3), "png")
         server.on_client_connect(lambda client: tell(Event("joined", client)))
         server.on_client_disconnect(lambda client: tell(Event("left", client)))
@@ -71,7 +75,7 @@ class WebPage:
         elif event.name == "left":
             self._visitors.pop(event.client.client_id, None)
         elif event.name == "reset":
-            self._look_at_all(event.client)
+            self.look_at_all(event.client.client_id)
         elif event.name == "choice":
             self._choose()
 
@@ -80,7 +84,7 @@ class WebPage:
         self._scene = scene
         with self._server.atomic():
             self.map.show(scene, self.panel.choice)
-        if not self._aimed and scene.points:
+        if scene.points and len(scene.keyframes) >= SEEN * self._aimed:
             self._aim(scene)
 
     def show_camera(self, T_WC: np.ndarray | None, image: np.ndarray) -> None:
@@ -109,7 +113,7 @@ class WebPage:
         reset = client.gui.add_button("Reset view", order=0.6)
         reset.on_click(lambda _: self._tell(Event("reset", client)))
         self._visitors[client.client_id] = Visitor(client, follow)
-        self._look_at_all(client)
+        self.look_at_all(client.client_id)
 
     def _choose(self) -> None:
         for name, visible in self.panel.layers.items():
@@ -118,22 +122,24 @@ class WebPage:
             self.show(self._scene)
 
     def _aim(self, scene: Scene) -> None:
-        """The first time that there is something to look at."""
-        self._aimed = True
-        self._server.scene.set_up_direction(tuple(scene_up(scene)))
-        for visitor in self._visitors.values():
-            self._look_at_all(visitor.client)
+        """Takes in all of a map that has grown, where nobody has chosen another view."""
+        self._aimed = max(1, len(scene.keyframes))
+        for number, visitor in list(self._visitors.items()):
+            if not visitor.follow.value and _unmoved(visitor):
+                self.look_at_all(number)
 
-    def _look_at_all(self, client: Any) -> None:
-        scene = self._scene
-        if scene is None or not scene.points:
+    def look_at_all(self, number: int) -> None:
+        """Gives a browser, by viser's number, the view that takes in all of the map."""
+        scene, visitor = self._scene, self._visitors.get(number)
+        if scene is None or visitor is None or not scene.points:
             return
         whole = overview(scene, self.panel.choice.least)
-        camera = client.camera
-        with client.atomic():
+        camera = visitor.client.camera
+        with visitor.client.atomic():
             camera.near, camera.far = NEAR * whole.distance, FAR * whole.distance
             camera.up_direction = whole.up
             _look(camera, whole)
+        self._visitors[number] = replace(visitor, put=whole)
 
     def _chase(self, client: Any, scene: Scene, T_WC: np.ndarray) -> None:
         camera = client.camera
@@ -141,6 +147,14 @@ class WebPage:
         now = now.looking(camera.position, camera.look_at)
         with client.atomic():
             _look(camera, now.towards(now.behind(pose_matrix(T_WC), scene.depth), CHASE))
+
+
+def _unmoved(visitor: Visitor) -> bool:
+    """Whether nobody has moved a browser's view since it was given one."""
+    if visitor.put is None:
+        return True
+    apart = np.linalg.norm(visitor.client.camera.position - visitor.put.eye)
+    return bool(apart < UNMOVED * visitor.put.distance)
 
 
 def _look(camera: Any, orbit: Orbit) -> None:

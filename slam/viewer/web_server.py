@@ -172,7 +172,7 @@ def _text(status: HTTPStatus, text: str) -> Response:
 def _expect_guarded(listening: socket.socket) -> None:
     """Raises ValueError where a request that is to be refused is not."""
     host, port = listening.getsockname()[:2]
-    here = ANYWHERE.get(host, host)
+    here: str = ANYWHERE.get(host, host)
     asking = http.client.HTTPConnection(here, port, timeout=ATTEMPT)
     asking.request("GET", "/", headers={"Host": "elsewhere.example", "Origin": "http://other"})
     status = asking.getresponse().status
