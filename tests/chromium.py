@@ -91,10 +91,12 @@ class Page:
         return said
 
     def evaluate(self, script: str) -> Any:
-        """The value of a script, a promise's when it is kept."""
+        """The value of a script, a promise's when it is kept; raises RuntimeError as it throws."""
         answer = self.call(
             "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
         )
+        if "exceptionDetails" in answer:
+            raise RuntimeError(f"{script}: {answer['exceptionDetails']}")
         return answer["result"].get("value")
 
     def screenshot(self) -> np.ndarray:

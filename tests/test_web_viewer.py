@@ -32,7 +32,7 @@ from slam.frame import Snapshot
 from slam.outputs import RunResult
 from slam.predictors import Grid
 from slam.run import run
-from slam.viewer.points import point_vertices
+from slam.viewer.points import point_vertices, pose_matrix
 from slam.viewer.scene import Scene, SceneBuilder
 from slam.viewer.web_live import WebLive, run_in_browser
 from slam.viewer.web_map import Choice, WebMap, fair_share, keyframe_place, place_matrix
@@ -110,8 +110,9 @@ def test_on_loopback_no_other_site_may_speak(monkeypatch: pytest.MonkeyPatch) ->
         assert door.url == own + "/"
         page = get(door, "/")
         assert page.status == 200 and "Set-Cookie" not in page.headers
-        assert "connect-src 'self'" in page.headers["Content-Security-Policy"]
-        assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+        policy = page.headers["Content-Security-Policy"]
+        assert f"connect-src 'self' {own.replace('http', 'ws')} " in policy
+        assert "frame-ancestors 'none'" in policy
         assert websocket_status(door) == websocket_status(door, Origin=own) == 101
         assert get(door, "/", Host="evil.example").status == 403  # DNS rebinding
         assert get(door, "/", Origin="http://evil.example").status == 403
@@ -132,6 +133,19 @@ def test_only_the_port_of_the_door_is_open_and_no_tunnel(monkeypatch: pytest.Mon
         assert server.get_port() == door.listening.getsockname()[1]
         assert server.request_share_url() is None
     assert door.listening.fileno() == -1  # closed with the server
+
+
+def test_what_strangers_send_is_not_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(monkeypatch) as door:
+        for nonsense in (b"\x16\x03\x01\x02\x00\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"):
+            with socket.create_connection(door.listening.getsockname()) as stranger:
+                stranger.sendall(nonsense)
+                stranger.settimeout(10)
+                stranger.recv(1000)
+        assert get(door, "/").status == 200
+    assert not caplog.records
 
 
 def test_a_server_that_lets_everybody_in_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,6 +395,45 @@ def test_a_browser_that_comes_late_sees_all_and_several_may_come(
     shown.heed_until(lambda: not shown.page.watched)
 
 
+@pytest.mark.slow
+def test_a_view_follows_the_camera(server: Server, browser: Chromium) -> None:
+    shown = Shown(server)
+    scene = two_colors()
+    shown.page.show(scene)
+    with browser.page() as tab:
+        tab.open(f"http://127.0.0.1:{server.get_port()}/")
+        shown.heed_until(lambda: shown.page.watched)
+        (client,) = server.get_clients().values()
+        image, T_WC = np.zeros((60, 80, 3), np.uint8), pose(1, 0.1, 2, 0, 0.5, 0)
+        before = client.camera.position.copy()
+        shown.page.show_camera(T_WC, image)
+        assert np.array_equal(client.camera.position, before)
+        tab.text_where(lambda text: "follow the camera" in text)
+        boxes = "[...document.querySelectorAll('input[type=checkbox]')]"
+        tab.evaluate(f"{boxes}.find(box => box.offsetParent).click()")  # the first that is seen
+        tab.text_where(lambda _: shown.page.follows(client.client_id))
+        for _ in range(40):
+            shown.page.show_camera(T_WC, image)
+        forward = pose_matrix(T_WC)[:3, 2]
+        out = (client.camera.position - T_WC[:3]) @ forward
+        assert -1.5 * scene.depth < out < -0.3 * scene.depth  # behind it
+        assert np.allclose(client.camera.look_at, T_WC[:3] + scene.depth * forward, atol=0.1)
+
+
+@pytest.mark.slow
+def test_another_site_cannot_lend_the_page_its_own_websocket(
+    server: Server, browser: Chromium
+) -> None:
+    shown = Shown(server)
+    with socket.create_server(("127.0.0.1", 0)) as other, browser.page() as tab:
+        other.settimeout(5)
+        lent = f"ws://127.0.0.1:{other.getsockname()[1]}"
+        tab.open(f"http://127.0.0.1:{server.get_port()}/?websocket={lent}")
+        with pytest.raises(TimeoutError):
+            other.accept()
+    assert not shown.page.watched
+
+
 def test_the_token_in_the_address_is_enough_for_a_browser(
     browser: Chromium, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -558,6 +611,7 @@ def test_ctrl_c_adjusts_saves_and_exits_with_130(tmp_path: Path) -> None:
     assert {p.name for p in out.iterdir()} == OUTPUTS
 
 
+@pytest.mark.slow
 def test_a_run_is_shown_from_its_files_until_ctrl_c(alone: Path) -> None:
     command = [sys.executable, "-m", "slam", "view", "--viewer", "web", "--web-port", "0"]
     process = subprocess.Popen(

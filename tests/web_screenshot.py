@@ -44,7 +44,7 @@ def main(run: Path, file: Path) -> None:
     )
     page.start()
     picture = take(urls.get())
-    cv2.imwrite(str(file), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    cv2.imwrite(str(file), picture[..., ::-1].astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
 
 
 if __name__ == "__main__":

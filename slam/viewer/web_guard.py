@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
+AUTHORITY = re.compile(r"[\w.-]+(:\d+)?|\[[\da-fA-F:.]+\](:\d+)?", re.ASCII)  # name:port
 SHORTEST_TOKEN = 16  # characters
 ATTRIBUTES = "Path=/; HttpOnly; SameSite=Strict"
 
@@ -38,7 +40,7 @@ class Guard:
         Args: target: path and query.
         """
         hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
-        if len(hosts) != 1 or len(origins) > 1:
+        if len(hosts) != 1 or not AUTHORITY.fullmatch(hosts[0]) or len(origins) > 1:
             return "wanted one Host and at most one Origin"
         if self.token is None and not is_loopback(host_name(hosts[0])):
             return "wanted localhost as the Host; for other names set a token"
@@ -86,11 +88,8 @@ def is_loopback(name: str) -> bool:
 
 
 def host_name(authority: str) -> str:
-    """The name in `name:port`, without brackets, in lower case; empty where there is none."""
-    try:
-        return urlsplit(f"//{authority}").hostname or ""
-    except ValueError:
-        return ""
+    """The name in `name:port`, without brackets, in lower case."""
+    return urlsplit(f"//{authority}").hostname or ""
 
 
 def _authority(origin: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import viser
 
 from slam.viewer.colors import DARK
-from slam.viewer.orbit import FAR, NEAR, Orbit
+from slam.viewer.orbit import FAR, FIELD_OF_VIEW, NEAR, Orbit
 from slam.viewer.points import pose_matrix
 from slam.viewer.scene import Scene
 from slam.viewer.viewpoints import overview, scene_up
@@ -63,6 +63,10 @@ class WebPage:
         """Whether any browser has it open."""
         return bool(self._visitors)
 
+    def follows(self, number: int) -> bool:
+        """Whether the view of a browser, by viser's number, follows the camera."""
+        return number in self._visitors and bool(self._visitors[number].follow.value)
+
     @property
     def scene(self) -> Scene | None:
         """What is shown."""
@@ -97,8 +101,8 @@ class WebPage:
         if T_WC is None or self._scene is None:
             return
         self.map.show_camera(self._scene, T_WC, small)
-        for visitor in self._visitors.values():
-            if visitor.follow.value:
+        for number, visitor in self._visitors.items():
+            if self.follows(number):
                 self._chase(visitor.client, self._scene, T_WC)
 
     def notice(self, words: str) -> None:
@@ -125,7 +129,7 @@ class WebPage:
         """Takes in all of a map that has grown, where nobody has chosen another view."""
         self._aimed = max(1, len(scene.keyframes))
         for number, visitor in list(self._visitors.items()):
-            if not visitor.follow.value and _unmoved(visitor):
+            if not self.follows(number) and _unmoved(visitor):
                 self.look_at_all(number)
 
     def look_at_all(self, number: int) -> None:
@@ -137,7 +141,7 @@ class WebPage:
         camera = visitor.client.camera
         with visitor.client.atomic():
             camera.near, camera.far = NEAR * whole.distance, FAR * whole.distance
-            camera.up_direction = whole.up
+            camera.fov = FIELD_OF_VIEW
             _look(camera, whole)
         self._visitors[number] = replace(visitor, put=whole)
 
@@ -159,4 +163,5 @@ def _unmoved(visitor: Visitor) -> bool:
 
 def _look(camera: Any, orbit: Orbit) -> None:
     """Moves a browser's view."""
+    camera.up_direction = orbit.up
     camera.position, camera.look_at = orbit.eye, orbit.target

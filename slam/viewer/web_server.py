@@ -29,13 +29,15 @@ TOKEN_BYTES = 24  # of a random one
 PORT, TRIED = 8080, 20  # where a free port is sought, and how many
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # all interfaces; one of them
 ATTEMPT = 10.0  # s, for the server to refuse what it has to
-SAFE = {  # of each answer: no scripts, sockets or frames of other sites, no token in a Referer
-    "Content-Security-Policy": "connect-src 'self' blob: data:; frame-ancestors 'none'; "
-    "form-action 'none'; base-uri 'none'; object-src 'none'",
+SAFE = {  # of each answer: no token in a Referer, nothing that outlives the page
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
+POLICY = (  # viser's page goes to any websocket that its address names, and shows what that says
+    "connect-src 'self' ws://{host} wss://{host} blob: data:; frame-ancestors 'none'; "
+    "form-action 'none'; base-uri 'none'; object-src 'none'"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +75,20 @@ class Door:
 
 def open_door(address: Address) -> Door:
     """Takes the address; raises ValueError where that cannot be, or for a token that is no good."""
+    given = os.environ.get(TOKEN)
+    token = expect_token(given) if given else None
     listening = listen(address)
-    guard = Guard(_token(listening), f"slam_token_{listening.getsockname()[1]}")
-    return Door(listening, guard)
+    host, port = listening.getsockname()[:2]
+    if token is None and not is_loopback(host):
+        token = secrets.token_urlsafe(TOKEN_BYTES)
+    return Door(listening, Guard(token, f"slam_token_{port}"))
 
 
 @contextmanager
 def serving(door: Door) -> Iterator[Server]:
     """A server inside a `with` block. Raises ValueError where viser lets everybody in."""
     rich.reconfigure(quiet=True)  # viser prints to standard output
+    logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # strangers' mistakes
     with _guarded(door):
         server = Server(host="127.0.0.1", port=0, verbose=False)
     try:
@@ -113,15 +120,6 @@ def _family(host: str) -> socket.AddressFamily:
         return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
     except (OSError, UnicodeError) as error:
         raise ValueError(f"--web-host: wanted a name or address of this machine: {host}") from error
-
-
-def _token(listening: socket.socket) -> str | None:
-    """The one that is given; otherwise a random one where other machines can connect."""
-    if given := os.environ.get(TOKEN):
-        return expect_token(given)
-    if is_loopback(listening.getsockname()[0]):
-        return None
-    return secrets.token_urlsafe(TOKEN_BYTES)
 
 
 # --- the guard, before viser ---------------------------------------------------------------------
@@ -156,6 +154,8 @@ def _asking(guard: Guard, answer: Callable[[Any, Request], Response | None]) -> 
         response = answer(connection, request)
         if response is not None:
             response.headers.update(SAFE)
+            policy = POLICY.format(host=request.headers["Host"])
+            response.headers["Content-Security-Policy"] = policy
             if cookie := guard.cookie(request.path):
                 response.headers["Set-Cookie"] = cookie
         return response
