@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import collections
 import json
+import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -134,8 +136,18 @@ class Page:
 class Chromium:
     """A browser that runs."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, group: int) -> None:
         self._address = address  # of its own websocket
+        self._group = group  # of its processes
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Does nothing more, while its connections stay open, inside of a `with` block."""
+        os.killpg(self._group, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._group, signal.SIGCONT)
 
     @contextmanager
     def page(self) -> Iterator[Page]:
@@ -166,6 +178,7 @@ def chromium(folder: Path) -> Iterator[Chromium]:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        start_new_session=True,  # a process group of its own
     )
     assert process.stderr is not None
     mark = "DevTools listening on "
@@ -175,9 +188,9 @@ def chromium(folder: Path) -> Iterator[Chromium]:
     rest = threading.Thread(target=collections.deque, args=(process.stderr, 0))
     rest.start()  # or what it says would fill the pipe
     try:
-        yield Chromium(line.partition(mark)[2].strip())
+        yield Chromium(line.partition(mark)[2].strip(), process.pid)
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         rest.join()
         process.stderr.close()

@@ -561,6 +561,20 @@ def test_bad_input_is_raised(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_browser_that_hangs_holds_nothing_up(
+    browser: Chromium, alone: Path, tmp_path: Path
+) -> None:
+    def script(tab: Page, live: WebLive) -> None:
+        live.page.notice("x" * 50_000_000)  # more than any buffer on the way takes
+        with browser.hanging():
+            live.thread.join()
+
+    result = Watched(browser, script).run(alone.parent / "cut", tmp_path / "out")
+    assert result.exit_code == 0
+    expect_same(alone, result.folder)
+
+
+@pytest.mark.slow
 def test_buttons_pause_save_and_stop_the_run(browser: Chromium, tmp_path: Path) -> None:
     out = tmp_path / "out"
 
