@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
+
+VIEWERS = ("desktop", "web")
 
 
 def add_source_arguments(command: argparse.ArgumentParser) -> None:
@@ -53,6 +56,44 @@ def add_output_argument(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", metavar="DIR", help="folder of the results (default: runs/SOURCE-TIME)"
     )
+
+
+def add_viewer_arguments(command: argparse.ArgumentParser, help_: str) -> None:
+    """Which viewer, and where the one for browsers is served; see `viewer_spelled`."""
+    add = command.add_argument
+    add(
+        "--viewer",
+        choices=VIEWERS,
+        nargs="?",
+        const="desktop",
+        help=f"{help_}: in a window (desktop, the default) or in a browser (web)",
+    )
+    add(
+        "--web-port",
+        metavar="N",
+        type=int,
+        help="of the page (default: the first free one from 8080 on)",
+    )
+    add(
+        "--web-host",
+        metavar="HOST",
+        default="127.0.0.1",
+        help="interface of the page (default: 127.0.0.1); others can be reached from elsewhere "
+        "and want a token: $SLAM_WEB_TOKEN, or a random one",
+    )
+
+
+def viewer_spelled(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with `--viewer` alone spelled out: argparse would take SOURCE for its value.
+
+    A SOURCE that is called desktop or web is to be given as ./web.
+    """
+    spelled = list(arguments)
+    for place, argument in enumerate(spelled):
+        alone = place + 1 == len(spelled) or spelled[place + 1] not in VIEWERS
+        if argument == "--viewer" and alone:
+            spelled[place] = "--viewer=desktop"
+    return spelled
 
 
 def run_overrides(options: argparse.Namespace) -> list[str]:

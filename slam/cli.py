@@ -10,16 +10,23 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slam import __version__
 from slam.arguments import (
     add_output_argument,
     add_setting_arguments,
     add_source_arguments,
+    add_viewer_arguments,
     run_overrides,
+    viewer_spelled,
 )
 from slam.bench.arguments import add_bench
 from slam.map_arguments import add_localize, add_map, add_merge, settings_in
+
+if TYPE_CHECKING:
+    from slam.config import Config
+    from slam.outputs import RunResult
 
 BAD_INPUT = 2  # exit status, as argparse's own
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -30,7 +37,8 @@ logger = logging.getLogger(__name__)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: its own, or one of those above."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(viewer_spelled(given))
     _start_logging(options.verbose - options.quiet)
     try:
         status = options.command(options)
@@ -61,10 +69,8 @@ def _run(options: argparse.Namespace) -> int:
         config = settings_in(options.map, options.config, overrides)
     from slam.run import run  # after the settings: a mistake in them shows at once
 
-    if options.viewer and _can_show():
-        from slam.viewer.live import run_with_viewer  # Qt, only where it is asked for
-
-        return run_with_viewer(config, lambda result: print(result.summary(), flush=True)).exit_code
+    if options.viewer is not None and _can_show(options.viewer):
+        return _run_shown(options, config)
     result = run(config)
     print(result.summary())
     return result.exit_code
@@ -78,23 +84,58 @@ def _resume(options: argparse.Namespace) -> int:
     return result.exit_code
 
 
-def _can_show() -> bool:
-    """Whether a window can be opened; says why not, and that the run goes on without."""
-    from slam.viewer import why_not
+def _run_shown(options: argparse.Namespace, config: Config) -> int:
+    """A run with the viewer that is wanted; each is imported only where it is asked for."""
 
-    if reason := why_not():
+    def done(result: RunResult) -> None:
+        print(result.summary(), flush=True)
+
+    if options.viewer == "desktop":
+        from slam.viewer.live import run_with_viewer
+
+        return run_with_viewer(config, done).exit_code
+    from slam.viewer.web_live import run_in_browser
+    from slam.viewer.web_server import Address
+
+    address = Address(options.web_host, options.web_port)
+    return run_in_browser(config, done, address, _say_page, stay=options.viewer_stay).exit_code
+
+
+def _why_not(viewer: str) -> str:
+    """Why a viewer cannot be had; empty where it can."""
+    if viewer == "desktop":
+        from slam.viewer import why_not
+
+        return why_not()
+    from slam.viewer.web import why_not_web
+
+    return why_not_web()
+
+
+def _can_show(viewer: str) -> bool:
+    """Whether there is a viewer; says why not, and that the run goes on without."""
+    if reason := _why_not(viewer):
         print(f"slam: no viewer: {reason}; running without it", file=sys.stderr)
     return not reason
 
 
+def _say_page(url: str) -> None:
+    print(f"slam: viewer: {url}", file=sys.stderr, flush=True)
+
+
 def _view(options: argparse.Namespace) -> int:
-    from slam.viewer import why_not
-
-    if reason := why_not():
+    viewer = options.viewer or "desktop"
+    if reason := _why_not(viewer):
         raise ValueError(f"no viewer: {reason}")
-    from slam.viewer.files import view  # Qt, only where it is asked for
+    if viewer == "desktop":
+        from slam.viewer.files import view  # Qt, only where it is asked for
 
-    view(options.run)
+        view(options.run)
+        return 0
+    from slam.viewer.web_live import view_in_browser
+    from slam.viewer.web_server import Address
+
+    view_in_browser(options.run, Address(options.web_host, options.web_port), _say_page)
     return 0
 
 
@@ -200,7 +241,10 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     command.add_argument(
         "--map", metavar="MAP", type=Path, help="go on with this map: a map.slam, or a run's folder"
     )
-    command.add_argument("--viewer", action="store_true", help="watch it in a window")
+    add_viewer_arguments(command, "watch it")
+    command.add_argument(
+        "--viewer-stay", action="store_true", help="with --viewer web: show the result until Ctrl-C"
+    )
     add_setting_arguments(command)
     return command
 
@@ -213,11 +257,12 @@ def _add_resume(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
 
 
 def _add_view(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    command = commands.add_parser("view", help="show what a run left behind in a window")
+    command = commands.add_parser("view", help="show what a run left behind")
     command.set_defaults(command=_view)
     command.add_argument(
         "run", metavar="RUN", type=Path, help="output folder of `slam run`, or a .ply file"
     )
+    add_viewer_arguments(command, "show it")
     return command
 
 

@@ -36,6 +36,7 @@ def run_checks() -> list[Check]:
         check_native,
         check_opencv,
         check_viewer,
+        check_web_viewer,
         check_display,
         check_cameras,
         check_disk,
@@ -155,6 +156,13 @@ def check_viewer() -> Check:
     found = next((failure for failure in failures if failure), "PySide6, pyqtgraph, PyOpenGL")
     remedy = "pip install -c constraints.txt '.[viewer]', and the README's apt packages"
     return Check("viewer", not any(failures), False, found, remedy)
+
+
+def check_web_viewer() -> Check:
+    """The library that serves the viewer to browsers."""
+    failure = _attempt("viser")
+    remedy = "pip install -c constraints.txt '.[web]'"
+    return Check("web viewer", not failure, False, failure or "viser", remedy)
 
 
 def check_display() -> Check:

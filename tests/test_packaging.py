@@ -39,7 +39,7 @@ def test_constraints_pin_every_dependency_exactly() -> None:
     pinned = {pin.split("==")[0].lower().replace("_", "-") for pin in pins}
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    for wanted in project["dependencies"] + extras["viewer"] + extras["dev"]:
+    for wanted in project["dependencies"] + extras["viewer"] + extras["web"] + extras["dev"]:
         name = wanted.split(">=")[0].split("[")[0].lower()
         assert name in pinned, f"{name} is not pinned in constraints.txt"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from slam.frame import Intrinsics
+from slam.viewer.colors import Color, Theme
 from slam.viewer.points import VERTEX, line_vertices, pose_matrix
 from slam.viewer.scene import Scene
-from slam.viewer.theme import Color, Theme
 
 FRUSTUM = 0.07  # depth of a frustum, of the median depth of what the cameras see
 CAMERA = 1.6  # the current camera's is so much larger

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import logging
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from PySide6.QtCore import QTimer
 from PySide6.QtWidgets import QApplication
 
 from slam.config import Config
 from slam.edges import step_aside
-from slam.memory import resident_memory
 from slam.outputs import RunResult
-from slam.run import run
 from slam.viewer.application import application, failures_end
 from slam.viewer.load import load_scene
 from slam.viewer.pictures import flow_picture
+from slam.viewer.run_thread import RunThread, interrupts_to
 from slam.viewer.scene import SceneBuilder
 from slam.viewer.watcher import LiveState, Watcher
 from slam.viewer.window import Window
+from slam.viewer.words import Pace, focal_words, map_words, state_words
 
 log = logging.getLogger(__name__)
 
@@ -30,43 +27,6 @@ SHORTEST = 0.033  # s between two looks at the run
 LOAD = 4.0  # times what a look costs that it then waits
 SNAPSHOT = 0.25  # s between two snapshots of the map, at least
 ASIDE = 5  # niceness: a run that uses all cores leaves the window a quarter of one
-RATE_SPAN = 2.0  # s over which frames/s is measured
-
-
-class RunThread:
-    """The run, in a thread; what it returned or raised is handed out after `join`."""
-
-    def __init__(self, config: Config, watcher: Watcher, done: Callable[[RunResult], None]) -> None:
-        self.result: RunResult | None = None
-        self.error: BaseException | None = None
-        self._work = lambda: run(config, watcher)
-        self._done = done
-        self._thread = threading.Thread(target=self._run, name="run", daemon=True)
-
-    def start(self) -> None:
-        """Once."""
-        self._thread.start()
-
-    def join(self) -> RunResult:
-        """Waits for the end; raises what the run raised."""
-        self._thread.join()
-        if self.error is not None:
-            raise self.error
-        assert self.result is not None
-        return self.result
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has returned or raised."""
-        return self.result is not None or self.error is not None
-
-    def _run(self) -> None:
-        try:
-            result = self._work()
-            self._done(result)
-            self.result = result
-        except BaseException as error:  # raised in the main thread by `join`
-            self.error = error
 
 
 class Live:
@@ -76,7 +36,7 @@ class Live:
         self.window, self.watcher, self.thread = window, watcher, thread
         self._builder: SceneBuilder | None = None
         self._shown: LiveState | None = None
-        self._rates: list[tuple[float, int]] = []
+        self._pace = Pace()
         self._next_snapshot = 0.0
         self.finished = False  # the run's result is shown
         self.timer = QTimer(window)
@@ -113,7 +73,7 @@ class Live:
         if state is not self._shown:
             self._show_state(state, now)
         elif self.watcher.is_adjusting:
-            self.window.status.setText("final adjustment · " + self._map_words())
+            self.window.status.setText("final adjustment · " + map_words(self.window.scene))
         self.window.chase()
 
     def _show_map(self, now: float) -> None:
@@ -126,9 +86,7 @@ class Live:
 
     def _show_state(self, state: LiveState, now: float) -> None:
         self._shown = state
-        self._rates.append((now, state.frames))
-        while len(self._rates) > 2 and now - self._rates[1][0] > RATE_SPAN:
-            del self._rates[0]
+        self._pace.note(now, state.frames)
         window, record = self.window, state.step.record
         keyframes = () if window.scene is None else window.scene.keyframes
         known = 0 <= record.keyframe < len(keyframes)
@@ -142,34 +100,20 @@ class Live:
         window.status.setText(self._words(state))
 
     def _words(self, state: LiveState) -> str:
-        paused = "paused" if self.window.actions_of["pause"].isChecked() else ""
-        (first, before), (last, after) = self._rates[0], self._rates[-1]
-        rate = (after - before) / (last - first) if last > first else 0.0
-        sigma = f" ± {state.focal_sigma:.1f}" if state.focal_sigma < state.focal else ""
         running = self.watcher.running
         total = 0 if running is None else len(running.source)
-        parts = [
-            paused or state.step.record.state.value,
-            f"image {state.frames + state.dropped} of {total}",
-            f"{rate:.1f} frames/s",
-            f"{1e3 * state.latency:.0f} ms",
-            f"{state.dropped} dropped",
-            self._map_words(),
-            f"focal length {state.focal:.1f}{sigma} px",
-        ]
-        return " · ".join(parts)
-
-    def _map_words(self) -> str:
-        scene = self.window.scene
-        keyframes = 0 if scene is None else len(scene.keyframes)
-        return f"{keyframes} keyframes · {resident_memory():.0f} MB"
+        paused = self.window.actions_of["pause"].isChecked()
+        words = state_words(state, total, self._pace.rate, paused=paused)
+        return " · ".join([*words, map_words(self.window.scene), focal_words(state)])
 
     def _finish(self, result: RunResult) -> None:
         """Shows the final, dense map."""
         self.finished = True
         self.window.end_run()
         self.window.show_scene(load_scene(result.folder))
-        self.window.status.setText(f"done, written to {result.folder} · {self._map_words()}")
+        self.window.status.setText(
+            f"done, written to {result.folder} · {map_words(self.window.scene)}"
+        )
 
 
 def run_with_viewer(
@@ -195,7 +139,7 @@ def run_with_viewer(
     thread.start()
     if aside:
         step_aside(ASIDE)
-    with _interrupts_to(watcher):
+    with interrupts_to(watcher):
         failure = _show(config, watcher, thread, opened)
         if failure is not None:
             log.warning(
@@ -233,14 +177,3 @@ def _show(
         if not isinstance(error, Exception):
             raise error
     return failures[0] if failures else None  # pyright: ignore[reportReturnType]
-
-
-@contextmanager
-def _interrupts_to(watcher: Watcher) -> Iterator[None]:
-    """Ctrl-C, which only the main thread hears, is passed on to the run."""
-
-    before = signal.signal(signal.SIGINT, lambda *_: watcher.interrupt())
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

@@ -1,83 +1,34 @@
-"""Colours of the window, light and dark."""
+"""What Qt makes of the colours, and which of them the desktop is set to."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from PySide6.QtCore import Qt
 from PySide6.QtGui import QColor, QGuiApplication, QPalette
 
-Color = tuple[int, int, int]
+from slam.viewer.colors import DARK, LIGHT, Theme
 
 
-@dataclass(frozen=True, slots=True)
-class Theme:
-    """RGB of what is drawn."""
-
-    window: Color
-    base: Color  # behind lists and text fields
-    text: Color
-    accent: Color
-    view: Color  # behind the map
-    path: Color
-    guessed: Color  # path where the pose is a guess
-    keyframe: Color
-    camera: Color
-    edge: Color
-    loop: Color
-    measure: Color
-
-    def palette(self) -> QPalette:
-        """The same for Qt's widgets."""
-        palette = QPalette()
-        role = QPalette.ColorRole
-        colors = {
-            role.Window: self.window,
-            role.Button: self.window,
-            role.Base: self.base,
-            role.AlternateBase: self.window,
-            role.ToolTipBase: self.base,
-            role.Highlight: self.accent,
-            role.HighlightedText: (255, 255, 255),
-        }
-        texts = (role.WindowText, role.Text, role.ButtonText, role.ToolTipText)
-        for name, color in (colors | dict.fromkeys(texts, self.text)).items():
-            palette.setColor(name, QColor(*color))
-        faint = QColor(*((a + b) // 2 for a, b in zip(self.text, self.window, strict=True)))
-        for name in texts:
-            palette.setColor(QPalette.ColorGroup.Disabled, name, faint)
-        palette.setColor(role.PlaceholderText, faint)
-        return palette
-
-
-DARK = Theme(
-    window=(37, 39, 44),
-    base=(28, 30, 34),
-    text=(224, 226, 230),
-    accent=(62, 124, 200),
-    view=(18, 19, 23),
-    path=(80, 200, 255),
-    guessed=(255, 120, 60),
-    keyframe=(255, 200, 60),
-    camera=(90, 255, 130),
-    edge=(150, 160, 190),
-    loop=(255, 80, 160),
-    measure=(255, 255, 255),
-)
-LIGHT = Theme(
-    window=(240, 241, 243),
-    base=(255, 255, 255),
-    text=(30, 32, 36),
-    accent=(40, 110, 200),
-    view=(250, 250, 252),
-    path=(0, 110, 200),
-    guessed=(220, 80, 20),
-    keyframe=(200, 130, 0),
-    camera=(0, 150, 60),
-    edge=(90, 100, 130),
-    loop=(210, 20, 120),
-    measure=(20, 20, 20),
-)
+def palette(theme: Theme) -> QPalette:
+    """The colours of Qt's widgets."""
+    made = QPalette()
+    role = QPalette.ColorRole
+    colors = {
+        role.Window: theme.window,
+        role.Button: theme.window,
+        role.Base: theme.base,
+        role.AlternateBase: theme.window,
+        role.ToolTipBase: theme.base,
+        role.Highlight: theme.accent,
+        role.HighlightedText: (255, 255, 255),
+    }
+    texts = (role.WindowText, role.Text, role.ButtonText, role.ToolTipText)
+    for name, color in (colors | dict.fromkeys(texts, theme.text)).items():
+        made.setColor(name, QColor(*color))
+    faint = QColor(*((a + b) // 2 for a, b in zip(theme.text, theme.window, strict=True)))
+    for name in texts:
+        made.setColor(QPalette.ColorGroup.Disabled, name, faint)
+    made.setColor(role.PlaceholderText, faint)
+    return made
 
 
 def desktop_theme() -> Theme:

@@ -23,6 +23,7 @@ from PySide6.QtWidgets import (
 )
 
 from slam.export import write_ply
+from slam.viewer.colors import DARK, LIGHT, Theme
 from slam.viewer.commands import COMMANDS, LAYERS, Command, help_text
 from slam.viewer.controls import MOST_CONFIDENT, SIZE_STEPS, Controls
 from slam.viewer.lines import camera_lines, scene_lines
@@ -32,7 +33,7 @@ from slam.viewer.pictures import confidence_picture, depth_picture
 from slam.viewer.points import VERTEX, pose_matrix
 from slam.viewer.ruler import Ruler
 from slam.viewer.scene import KeyframeView, Scene
-from slam.viewer.theme import DARK, LIGHT, Theme, desktop_theme
+from slam.viewer.theme import desktop_theme, palette
 from slam.viewer.viewpoints import overview, scene_up
 
 log = logging.getLogger(__name__)
@@ -247,7 +248,7 @@ class Window(QMainWindow):
     def set_theme(self, theme: Theme) -> None:
         """Colours of widgets and map."""
         self.colors = theme
-        QApplication.setPalette(theme.palette())
+        QApplication.setPalette(palette(theme))
         accent = "QToolButton:checked {{ background: rgb{}; color: white; }}"
         self.controls.setStyleSheet(accent.format(theme.accent))
         red, green, blue = theme.view
