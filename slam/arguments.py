@@ -68,7 +68,7 @@ def run_overrides(options: argparse.Namespace) -> list[str]:
         "run.out": getattr(options, "out", None),
         "run.realtime": "true" if options.realtime else None,
     }
-    return _given(source) + setting_overrides(options)
+    return given(source) + setting_overrides(options)
 
 
 def setting_overrides(options: argparse.Namespace) -> list[str]:
@@ -80,8 +80,9 @@ def setting_overrides(options: argparse.Namespace) -> list[str]:
         "flow.weights": options.flow_weights,
         "run.threads": options.threads,
     }
-    return _given(settings) + options.set
+    return given(settings) + options.set
 
 
-def _given(settings: dict[str, Any]) -> list[str]:
+def given(settings: dict[str, Any]) -> list[str]:
+    """Those that are not None as `section.key=value`."""
     return [f"{name}={value}" for name, value in settings.items() if value is not None]

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slam import __version__
 from slam.arguments import (
@@ -19,7 +20,11 @@ from slam.arguments import (
     run_overrides,
 )
 from slam.bench.arguments import add_bench
+from slam.live_arguments import add_live
 from slam.map_arguments import add_localize, add_map, add_merge, settings_in
+
+if TYPE_CHECKING:
+    from slam.config import Config
 
 BAD_INPUT = 2  # exit status, as argparse's own
 INTERRUPTED = 130  # as a shell reports Ctrl-C
@@ -59,6 +64,11 @@ def _run(options: argparse.Namespace) -> int:
         config = load_config(options.config, overrides)
     else:
         config = settings_in(options.map, options.config, overrides)
+    return _go(config, options)
+
+
+def _go(config: Config, options: argparse.Namespace) -> int:
+    """A run, with a window where one is wanted and possible."""
     from slam.run import run  # after the settings: a mistake in them shows at once
 
     if options.viewer and _can_show():
@@ -186,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     ]
     maps = [add_localize(commands), add_merge(commands), *add_map(commands)]
     last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
-    for command in [*first, *maps, *add_bench(commands), *last]:
+    for command in [*first, add_live(commands, _go), *maps, *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
     return parser

@@ -147,10 +147,10 @@ class Live:
         rate = (after - before) / (last - first) if last > first else 0.0
         sigma = f" ± {state.focal_sigma:.1f}" if state.focal_sigma < state.focal else ""
         running = self.watcher.running
-        total = 0 if running is None else len(running.source)
+        total = None if running is None else running.source.total
         parts = [
             paused or state.step.record.state.value,
-            f"image {state.frames + state.dropped} of {total}",
+            f"image {state.frames + state.dropped}" + (f" of {total}" if total else ""),
             f"{rate:.1f} frames/s",
             f"{1e3 * state.latency:.0f} ms",
             f"{state.dropped} dropped",
