@@ -58,6 +58,7 @@ def add_output_argument(command: argparse.ArgumentParser) -> None:
 def run_overrides(options: argparse.Namespace) -> list[str]:
     """Source and settings as `section.key=value`; --set comes last and wins."""
     source = {
+        "live.device": "",  # whatever a file of settings says: here it is a recording
         "source.path": options.source,
         "source.format": options.format,
         "source.calibration": options.calib,
