@@ -36,6 +36,7 @@ from slam.sources.registry import read_recording
 
 Command = Callable[..., CommandResult]
 CALIBRATION = SAMPLE / "calibration.yaml"
+KNOWN = ("--calib", CALIBRATION, "--set", "flow.long_side=240", "-q")  # small images: quick
 
 
 # --- cameras that do what they are told ----------------------------------------------------------
@@ -321,7 +322,7 @@ def live_run(film: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from slam.cli import main
 
     out = tmp_path_factory.mktemp("live") / "out"
-    arguments = ["live", film, "--calib", CALIBRATION, "--out", out, "-q"]
+    arguments = ["live", film, *KNOWN, "--out", out]
     assert main([str(argument) for argument in arguments]) == 0
     return out
 
@@ -349,7 +350,7 @@ def test_a_live_run_is_repeated_offline_from_its_recording(
     config = ("--config", live_run / "config.yaml", "--set", "run.realtime=false", "--end", "30")
     assert run_cli("run", live_run / NAME, "--out", out, *config, "-q").code == 0
     report = json.loads((out / "report.json").read_text())
-    assert report["posed"] == report["processed"] == 80 and "live" not in report
+    assert report["posed"] == report["processed"] == 30 and "live" not in report
     assert "beside the recording" not in report["source"]
     assert report["calibration"] == str(CALIBRATION)
 
@@ -372,7 +373,7 @@ def test_a_killed_live_run_is_resumed_from_its_recording_or_not_at_all(
     film: Path, tmp_path: Path, run_cli: Command
 ) -> None:
     out, bare = tmp_path / "out", tmp_path / "bare"
-    arguments = (film, "--calib", CALIBRATION, "--out", out, "--loop", "-q")
+    arguments = (film, *KNOWN, "--out", out, "--loop")
     run_killed(arguments, keyframes=4, after=0.2, command="live")
     shutil.copytree(out, bare)
     (bare / NAME).unlink()
@@ -412,7 +413,7 @@ def test_ctrl_c_ends_the_wait_for_an_unplugged_camera_and_saves(
     device = Filming(40, lambda: os.kill(os.getpid(), signal.SIGINT))
     monkeypatch.setattr("slam.sources.camera.find_device", lambda _: device)
     out = tmp_path / "out"
-    result = run_cli("live", "0", "--calib", CALIBRATION, "--out", out)
+    result = run_cli("live", "0", *KNOWN, "--out", out)
     assert result.code == 0, result.err  # that is how a run of a camera ends
     report = json.loads((out / "report.json").read_text())
     assert report["live"]["captured"] == 39  # the first one was only looked at
@@ -543,12 +544,13 @@ def test_a_missing_camera_is_told_those_that_there_are(driver: None, run_cli: Co
         (("0", "--fps", "0"), ("live.fps",)),
         (("0", "--device", "1"), ("one camera",)),
         (("rtsp://localhost/x", "--loop"), ("--loop", "file")),
+        ((SAMPLE, "--fps", "15"), ("--fps", "--exposure", "sample")),
         (("realsense",), ("pyrealsense2", "[realsense]")),
         (("0", "--predictor", "simulated"), ("simulated", "no camera gives")),
     ],
 )
 def test_bad_input_is_one_line(
-    arguments: tuple[str, ...],
+    arguments: tuple[str | Path, ...],
     words: tuple[str, ...],
     run_cli: Command,
     monkeypatch: pytest.MonkeyPatch,

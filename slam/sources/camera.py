@@ -54,9 +54,9 @@ class CameraSource(ImageSource):
         self.path = self.device.name
         self.format = "camera"
         self._times: list[float] = []  # of the images captured so far
-        if isinstance(self.device, FileDevice) and not settings.loop:
-            self.ground_truth = self.device.recording.ground_truth
-            self.mirrored = self.device.recording.mirrored
+        played = self.device.recording if isinstance(self.device, FileDevice) else None
+        if played is not None and played.seconds_per_stamp == 1 and not settings.loop:
+            self.ground_truth, self.mirrored = played.ground_truth, played.mirrored
 
     @property
     def times(self) -> np.ndarray:

@@ -226,8 +226,7 @@ class FileCapture:
     exposes = False
 
     def __init__(self, recording: Recording, loop: bool) -> None:
-        self.rate = 0.0
-        self._recording = recording
+        self.rate = 1 / _median_step(recording)
         self._places = _places(recording, loop)
         self._start: float | None = None  # time.monotonic() at stamp 0
 
@@ -254,33 +253,40 @@ def _places(
     """What reads an image, its place, and when it is due on the recording's clock, s."""
     own = recording.times * recording.seconds_per_stamp
     present = np.setdiff1d(np.arange(len(own)), recording.missing)
-    for order, sign, offset in _passes(own, present, loop, recording.format != "video"):
+    step = _median_step(recording)
+    for order, sign, offset in _passes(own, present, step if loop else None, recording.format):
         read = recording.frames.reader()
         for place in order.tolist():
             yield read, place, float(sign * own[place] + offset)
 
 
 def _passes(
-    own: np.ndarray, present: np.ndarray, loop: bool, backwards: bool
+    own: np.ndarray, present: np.ndarray, step: float | None, format: str
 ) -> Iterator[tuple[np.ndarray, int, float]]:
     """Places in the order they are shown, and times = sign * own + offset that go on and on.
 
-    Args: backwards: every second pass is; else each begins anew, a median step after the last.
+    Every second pass goes backwards, but for a video, which begins anew.
+
+    Args: step: s, from a video's last image to its first; None = one pass and no more.
     """
-    yield present, 1, 0.0
-    if not loop:
-        return
-    step = float(np.median(np.diff(own[present]))) if len(present) > 1 else DEFAULT_STEP
     order, sign, offset = present, 1, 0.0
-    while True:
+    yield order, sign, offset
+    while step is not None:
         last = sign * float(own[order[-1]]) + offset
-        if backwards and len(present) > 1:
+        if format == "video" or len(present) == 1:
+            offset = last + step - float(own[order[0]])
+            yield order, sign, offset
+        else:
             order, sign = order[::-1], -sign
             offset = last - sign * float(own[order[0]])
             yield order[1:], sign, offset  # the image where it turns round comes once
-        else:
-            offset = last + step - float(own[order[0]])
-            yield order, sign, offset
+
+
+def _median_step(recording: Recording) -> float:
+    """s between two images."""
+    if len(recording.times) < 2:
+        return DEFAULT_STEP
+    return float(np.median(np.diff(recording.times))) * recording.seconds_per_stamp
 
 
 def _wait_until(due: float, stopped: threading.Event) -> bool:

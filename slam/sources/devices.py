@@ -32,6 +32,11 @@ def find_device(settings: LiveSettings) -> Device:
             f"{name}: no such file; wanted a camera's number (slam live --list), the URL of a "
             f"stream, a video or folder to play as a camera, or {NAME}[:SERIAL]"
         )
+    asked = (settings.width, settings.height, settings.fps, settings.exposure)
+    if isinstance(device, FileDevice | UrlDevice) and any(value is not None for value in asked):
+        raise ValueError(
+            f"--size, --fps, --exposure: wanted a camera of this machine to ask, got {device.name}"
+        )
     if settings.loop and not isinstance(device, FileDevice):
         raise ValueError(f"--loop: wanted a file to play over and over, got the camera {name}")
     return device
