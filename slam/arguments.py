@@ -83,6 +83,14 @@ def add_viewer_arguments(command: argparse.ArgumentParser, help_: str) -> None:
     )
 
 
+def add_run_viewer_arguments(command: argparse.ArgumentParser) -> None:
+    """The same of what runs."""
+    add_viewer_arguments(command, "watch it")
+    command.add_argument(
+        "--viewer-stay", action="store_true", help="with --viewer web: show the result until Ctrl-C"
+    )
+
+
 def viewer_spelled(arguments: Sequence[str]) -> list[str]:
     """The arguments, with `--viewer` alone spelled out: argparse would take SOURCE for its value.
 
@@ -99,6 +107,7 @@ def viewer_spelled(arguments: Sequence[str]) -> list[str]:
 def run_overrides(options: argparse.Namespace) -> list[str]:
     """Source and settings as `section.key=value`; --set comes last and wins."""
     source = {
+        "live.device": "",  # whatever a file of settings says: here it is a recording
         "source.path": options.source,
         "source.format": options.format,
         "source.calibration": options.calib,
@@ -109,7 +118,7 @@ def run_overrides(options: argparse.Namespace) -> list[str]:
         "run.out": getattr(options, "out", None),
         "run.realtime": "true" if options.realtime else None,
     }
-    return _given(source) + setting_overrides(options)
+    return given(source) + setting_overrides(options)
 
 
 def setting_overrides(options: argparse.Namespace) -> list[str]:
@@ -121,8 +130,9 @@ def setting_overrides(options: argparse.Namespace) -> list[str]:
         "flow.weights": options.flow_weights,
         "run.threads": options.threads,
     }
-    return _given(settings) + options.set
+    return given(settings) + options.set
 
 
-def _given(settings: dict[str, Any]) -> list[str]:
+def given(settings: dict[str, Any]) -> list[str]:
+    """Those that are not None as `section.key=value`."""
     return [f"{name}={value}" for name, value in settings.items() if value is not None]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from slam import __version__
 from slam.arguments import (
     add_output_argument,
+    add_run_viewer_arguments,
     add_setting_arguments,
     add_source_arguments,
     add_viewer_arguments,
@@ -22,6 +23,7 @@ from slam.arguments import (
     viewer_spelled,
 )
 from slam.bench.arguments import add_bench
+from slam.live_arguments import add_live
 from slam.map_arguments import add_localize, add_map, add_merge, settings_in
 
 if TYPE_CHECKING:
@@ -67,6 +69,11 @@ def _run(options: argparse.Namespace) -> int:
         config = load_config(options.config, overrides)
     else:
         config = settings_in(options.map, options.config, overrides)
+    return _go(config, options)
+
+
+def _go(config: Config, options: argparse.Namespace) -> int:
+    """A run, with a window where one is wanted and possible."""
     from slam.run import run  # after the settings: a mistake in them shows at once
 
     if options.viewer is not None and _can_show(options.viewer):
@@ -227,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     ]
     maps = [add_localize(commands), add_merge(commands), *add_map(commands)]
     last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
-    for command in [*first, *maps, *add_bench(commands), *last]:
+    for command in [*first, add_live(commands, _go), *maps, *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
     return parser
@@ -241,10 +248,7 @@ def _add_run(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
     command.add_argument(
         "--map", metavar="MAP", type=Path, help="go on with this map: a map.slam, or a run's folder"
     )
-    add_viewer_arguments(command, "watch it")
-    command.add_argument(
-        "--viewer-stay", action="store_true", help="with --viewer web: show the result until Ctrl-C"
-    )
+    add_run_viewer_arguments(command)
     add_setting_arguments(command)
     return command
 

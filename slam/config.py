@@ -9,6 +9,7 @@ from typing import Literal
 
 from slam.data import data_path
 from slam.flow_settings import FlowSettings
+from slam.live_settings import LiveSettings
 from slam.pointmap_settings import MatchingSettings, PointmapSettings, SimulatedSettings
 from slam.retrieval_settings import LoopSettings, RetrievalSettings
 from slam.settings import Section, read_settings, setting, to_yaml, with_overrides
@@ -16,6 +17,7 @@ from slam.settings import Section, read_settings, setting, to_yaml, with_overrid
 __all__ = [
     "Config",
     "FlowSettings",
+    "LiveSettings",
     "MatchingSettings",
     "PointmapSettings",
     "SimulatedSettings",
@@ -335,6 +337,7 @@ class Config(Section):
         "testing tool, wants true depth and poses",
     )
     source: SourceSettings = SourceSettings()
+    live: LiveSettings = LiveSettings()
     run: RunSettings = RunSettings()
     flow: FlowSettings = FlowSettings()
     start: StartSettings = StartSettings()

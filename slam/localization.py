@@ -14,8 +14,10 @@ import numpy as np
 
 from slam.config import Config, to_yaml
 from slam.frame import SOLVED, FrameRecord, TrackState, source_of
+from slam.inputs import open_configured
 from slam.outputs import Files, output_folder
-from slam.run import INTERRUPTED, Interrupt, open_configured, playing
+from slam.playing import playing
+from slam.run import INTERRUPTED, Interrupt
 from slam.saved_map import SavedMap, expect_fitting, load_map
 from slam.sources import Source
 from slam.sources.realtime import RealTime
@@ -83,7 +85,7 @@ class _Seen:
         images = self.source.images()
         live = RealTime(images) if self.slam.config.run.realtime else None
         with interrupt.watching():
-            with playing(self.source, live, images) as (chosen, bar):
+            with playing(live or images, self.source.total) as (chosen, bar):
                 for image in chosen:
                     if interrupt.ends_loop:
                         break

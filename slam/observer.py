@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from slam.frame import Image, Step
-from slam.sources import Source
+from slam.sources import ImageSource
 from slam.system import Slam
 
 
@@ -15,7 +15,7 @@ class Running:
     """A run, as its observer gets to know it."""
 
     slam: Slam  # whose graph gives snapshots, from any thread
-    source: Source  # what it is fed from
+    source: ImageSource  # what it is fed from
     interrupt: Callable[[], None]  # what Ctrl-C does; from any thread
     stop: Callable[[], None]  # ends the loop after its frame, all is adjusted and saved; the same
 

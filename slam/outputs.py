@@ -39,7 +39,7 @@ from slam.journal_records import Published
 from slam.mapcloud import point_cloud
 from slam.predictors import Grid
 from slam.saved_map import Origin, SavedMap, save_map
-from slam.sources import Source
+from slam.sources import ImageSource
 from slam.system import Slam
 from slam.trajectory import Trajectory, write_atomically, write_tum
 
@@ -108,7 +108,7 @@ class RunResult:
             f"{report['frames_per_second']['with_final_adjustment']:.1f} with the final adjustment",
         ]
         if report.get("latency"):
-            lines.append(_real_time_words(report["dropped"], report["latency"]))
+            lines.append(_real_time_words(report))
         if report.get("focal"):
             focal = report["focal"]
             sigma = focal["sigma_pixels"]
@@ -128,10 +128,12 @@ def _ate_words(ate: dict[str, float]) -> str:
     )
 
 
-def _real_time_words(dropped: int, latency: list[dict[str, float]]) -> str:
-    waits = [1e3 * (frame["posed"] - frame["captured"]) for frame in latency]
-    p50, p95 = np.percentile(waits, [50, 95])
-    return f"{dropped} frames dropped; {p50:.0f} ms (p95 {p95:.0f} ms) from image to pose"
+def _real_time_words(report: dict[str, Any]) -> str:
+    p50, p95 = report["latency_ms"]["p50"], report["latency_ms"]["p95"]
+    waited = sum(wait["to"] - wait["from"] for wait in report.get("live", {}).get("waited", []))
+    gone = f"; waited {waited:.1f} s for the camera" if waited else ""
+    dropped = f"{report['dropped']} frames dropped"
+    return f"{dropped}; {p50:.0f} ms (p95 {p95:.0f} ms) from image to pose{gone}"
 
 
 class Files:
@@ -163,7 +165,7 @@ class Files:
 def save(
     files: Files,
     slam: Slam,
-    source: Source,
+    source: ImageSource,
     config: Config,
     notes: RunNotes,
     extra: dict[str, Any],
@@ -219,7 +221,7 @@ def save(
 
 
 def _save_map(
-    files: Files, slam: Slam, source: Source, snapshot: Snapshot, config: Config
+    files: Files, slam: Slam, source: ImageSource, snapshot: Snapshot, config: Config
 ) -> PointCloud:
     """The map's file, keyframes with dense depths, and the cloud of them all."""
     with slam.timings.measure("dense map"):
@@ -279,7 +281,9 @@ def _trajectory(rows: list[tuple[float, np.ndarray]]) -> Trajectory:
     return Trajectory(np.array([t for t, _ in rows], float), np.stack([p for _, p in rows]))
 
 
-def _evaluation(estimate: Trajectory, source: Source, weak: np.ndarray) -> EvaluationResult | None:
+def _evaluation(
+    estimate: Trajectory, source: ImageSource, weak: np.ndarray
+) -> EvaluationResult | None:
     """Against ground truth, where there is one that the path can be compared with."""
     if source.ground_truth is None or len(estimate) < 3:
         return None
@@ -304,7 +308,7 @@ def _ate(result: EvaluationResult) -> dict[str, float]:
 
 def _report(
     slam: Slam,
-    source: Source,
+    source: ImageSource,
     notes: RunNotes,
     records: tuple[FrameRecord, ...],
     keyframes: int,

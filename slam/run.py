@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import signal
-import sys
 import threading
 import time
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -20,13 +18,21 @@ from tqdm import tqdm
 
 from slam.config import Config
 from slam.frame import Image, TrackState, source_of
+from slam.inputs import (
+    as_it_goes,
+    from_recording,
+    open_configured,
+    open_source_or_camera,
+    to_repeat,
+)
 from slam.observer import Observer, Running
 from slam.outputs import Files, RunNotes, RunResult, output_folder, save
+from slam.playing import playing, real_time_facts
 from slam.saved_map import SavedMap, expect_fitting, expect_layout, load_map
 from slam.session import Found, Session, begin, find, replay, resumed
-from slam.sources import Source, open_source
-from slam.sources.looped import LoopedSource
-from slam.sources.realtime import RealTime
+from slam.sources import ImageSource, Source
+from slam.sources.camera import CameraSource
+from slam.sources.stream import Stream
 from slam.standing import Standing
 from slam.system import Slam
 
@@ -34,8 +40,6 @@ log = logging.getLogger(__name__)
 
 FEWEST = 3  # posed frames, for a run to have found anything
 INTERRUPTED = 130  # exit code after Ctrl-C, as a shell reports it
-TURN = 5e-4  # s, that a thread may keep the interpreter in real time while another wants it
-Playable = Source | LoopedSource
 
 
 class Interrupt:
@@ -47,6 +51,7 @@ class Interrupt:
     def __init__(self, slam: Slam) -> None:
         self.slam = slam
         self.count = 0
+        self.wake: Callable[[], None] = _nobody  # ends a wait for the next image
         self.stopped = False  # somebody wants the loop to end, and all to be adjusted and saved
         self.finishing = False  # set when the loop is over: a Ctrl-C then ends the adjustment
 
@@ -70,6 +75,7 @@ class Interrupt:
     def stop(self) -> None:
         """Ends the loop after its frame; no interruption: all is adjusted as at its end."""
         self.stopped = True
+        self.wake()
 
     def _handle(self, _: int, frame: FrameType | None) -> None:
         self.press()
@@ -77,10 +83,15 @@ class Interrupt:
     def press(self) -> None:
         """One Ctrl-C."""
         self.count += 1
+        self.wake()
         if self.count > 2:
             raise KeyboardInterrupt
         if self.finishing or self.count > 1:
             self.slam.hurry()
+
+
+def _nobody() -> None:
+    """Nothing waits for an image."""
 
 
 def run(config: Config, observer: Observer | None = None) -> RunResult:
@@ -92,37 +103,41 @@ def run(config: Config, observer: Observer | None = None) -> RunResult:
 
     While it goes, the folder holds what `resume` needs; see `session`.
 
-    Where `config.run.map` names a map, the run goes on with that one.
+    Where `config.run.map` names a map, the run goes on with that one. Where `config.live.device`
+    names a camera, it is a live run: in real time, recorded, and a first Ctrl-C is its end.
 
     Args: observer: watches and steers it; None = nobody does.
     Raises ValueError, FileNotFoundError or OSError for bad input.
     """
     watch = Observer() if observer is None else observer
-    source = open_configured(config)
+    config = as_it_goes(config)
+    source = open_source_or_camera(config)
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
         rest = Rest(entered=_map_to_enter(slam, source))
         files = Files(output_folder(config, source.name))
-        session = begin(files.folder, config)
-        log.info("%s: %d frames, %s", source.name, len(source.times), source.calibration_source)
-        parts = files, session, RunNotes(), rest, watch
+        told = to_repeat(config, source, files.folder)
+        session = begin(files.folder, told)
+        log.info("%s: %s frames, %s", source.name, source.total, source.calibration_source)
+        parts = told, files, session, RunNotes(), rest, watch
         return _Run(slam, source, *parts, Interrupt(slam)).complete()
 
 
 def resume(folder: Path) -> RunResult:
     """Goes on with a run that was killed, or that broke, and ends as `run` does.
 
-    What it was told comes from its journal; the source has to be where it was.
+    What it was told comes from its journal; the source has to be where it was. A live run goes on
+    with the images that it recorded, one after the other.
 
     Raises FileNotFoundError or ValueError where the folder holds no such run, and as `run`.
     """
     found = find(folder)
-    config = replace(found.config, run=replace(found.config.run, out=str(folder)))
+    config = from_recording(found)
     source = open_configured(config)
     with closing(Slam(source.camera, config, calibrated=source.calibrated)) as slam:
         session, notes = resumed(found), RunNotes()
         rest = _restore(slam, source, found, notes)
         log.info("%s: going on with %d keyframes at frame %d", folder, len(slam.graph), rest.first)
-        parts = Files(folder), session, notes, rest, Observer()
+        parts = config, Files(folder), session, notes, rest, Observer()
         return _Run(slam, source, *parts, Interrupt(slam)).complete()
 
 
@@ -136,7 +151,7 @@ class Rest:
     entered: SavedMap | None = None  # map that it begins in; None = it makes one
 
 
-def _map_to_enter(slam: Slam, source: Source) -> SavedMap | None:
+def _map_to_enter(slam: Slam, source: ImageSource) -> SavedMap | None:
     """The map that the settings name. Raises ValueError where it does not suit the source."""
     if not slam.config.run.map:
         return None
@@ -167,7 +182,8 @@ def _take_up(slam: Slam, source: Source, standing: Standing) -> None:
     lost = [r for r in records if r.state is TrackState.LOST]
     settings = slam.config.start.remember, slam.config.relocalization.retried
     kept = (some[max(0, len(some) - n) :] for some, n in zip((early, lost), settings, strict=True))
-    places = (np.searchsorted(source.indices, [r.index for r in some]).tolist() for some in kept)
+    indices = (np.intersect1d([r.index for r in some], source.indices) for some in kept)
+    places = (np.searchsorted(source.indices, some).tolist() for some in indices)
     slam.take_up(standing, *(source.images(some) for some in places))
 
 
@@ -176,7 +192,8 @@ class _Run:
     """One run on its way."""
 
     slam: Slam
-    source: Source
+    source: Source | CameraSource
+    told: Config  # as it is kept beside the results
     files: Files
     session: Session
     notes: RunNotes
@@ -192,6 +209,7 @@ class _Run:
         with interrupt.watching():
             self.watch.began(Running(slam, self.source, interrupt.press, interrupt.stop))
             if self.rest.standing is not None:
+                assert isinstance(self.source, Source)  # of a camera, what it recorded
                 _take_up(slam, self.source, self.rest.standing)
             elif self.rest.entered is not None:
                 slam.enter(self.rest.entered)
@@ -215,23 +233,23 @@ class _Run:
         if report["posed"] < FEWEST and not self.interrupt.ends_loop:
             why = _without_map(self.slam.config, report["processed"])
             raise ValueError(f"{self.source.path}: no map: {why}")
-        code = INTERRUPTED if self.interrupt.count else 0
+        ways_out = 1 if self.source.total is None else 0  # what has no end is ended by Ctrl-C
+        code = INTERRUPTED if self.interrupt.count > ways_out else 0
         return RunResult(self.files.folder, report, code)
 
     def _loop(self) -> tuple[Exception | None, dict[str, Any]]:
         """Feeds what is left; returns what broke the loop, and what the report has besides."""
-        left = self.source.images(range(self.rest.first, len(self.source)))
-        live = RealTime(left) if self.slam.config.run.realtime else None
+        images = self._images()
+        live = images if isinstance(images, Stream) else None
+        if live is not None:
+            self.interrupt.wake = live.stop
         broken: Exception | None = None
         try:
-            with playing(self.source, live, left) as (images, bar):
-                for image in images:
+            with playing(images, self.source.total) as (each, bar):
+                while not self.interrupt.ends_loop and (image := next(each, None)) is not None:
                     self.watch.before_image()
-                    if self.interrupt.ends_loop:
-                        break
-                    self._take(image, live, bar)
-                    if self.interrupt.ends_loop:
-                        break
+                    if not self.interrupt.ends_loop:
+                        self._take(image, live, bar)
             if self.interrupt.count:
                 log.warning("interrupted: adjusting and saving what there is")
         except Exception as error:  # raised by `complete` after saving
@@ -241,10 +259,18 @@ class _Run:
         self.notes.loop_seconds = self.notes.seconds()
         extra = {} if self.rest.standing is None else {"resumed_at": self.rest.first}
         if live is not None:
-            extra |= _real_time(live, self.notes, self.rest.dropped)
+            extra |= real_time_facts(live, self.notes, self.rest.dropped)
         return broken, extra
 
-    def _take(self, image: Image, live: RealTime | None, bar: tqdm) -> None:
+    def _images(self) -> Stream | Generator[Image, None, None]:
+        """What is left of them: in real time, or one after the other."""
+        if isinstance(self.source, CameraSource):
+            return self.source.in_real_time(self.files.folder)
+        if self.slam.config.run.realtime:
+            return self.source.in_real_time(self.rest.first)
+        return self.source.images(range(self.rest.first, len(self.source)))
+
+    def _take(self, image: Image, live: Stream | None, bar: tqdm) -> None:
         """One image through the system; who watches is told, and may want all written."""
         taken = time.monotonic() if live is None else live.captured[image.index]
         step = self.slam.feed(image)
@@ -274,7 +300,7 @@ class _Run:
         return None
 
     def _save(self, files: Files, extra: dict[str, Any]) -> dict[str, Any]:
-        return save(files, self.slam, self.source, self.slam.config, self.notes, extra)
+        return save(files, self.slam, self.source, self.told, self.notes, extra)
 
 
 def _without_map(config: Config, frames: int) -> str:
@@ -294,66 +320,3 @@ def _without_map(config: Config, frames: int) -> str:
         f"wanted frames whose points match those of a keyframe, got {frames} that do not; see "
         "whether the weights are a network's that was trained, or take --predictor flow"
     )
-
-
-def open_configured(config: Config) -> Source:
-    """The source that a configuration names. Raises as open_source does."""
-    chosen = config.source
-    return open_source(
-        chosen.path,
-        format=chosen.format,
-        calibration=chosen.calibration,
-        fov=chosen.fov,
-        start=chosen.start,
-        end=chosen.end,
-        stride=chosen.stride,
-    )
-
-
-def _real_time(live: RealTime, notes: RunNotes, dropped: int) -> dict[str, Any]:
-    """Drops, and when each frame was captured and posed (s since the first capture).
-
-    Args: dropped: images before a run was resumed.
-    """
-    start = min(live.captured.values(), default=0.0)
-    return {
-        "dropped": dropped + live.dropped,
-        "latency": [
-            {"index": n, "captured": live.captured[n] - start, "posed": posed - start}
-            for n, posed in notes.posed_at.items()
-        ],
-    }
-
-
-@contextmanager
-def playing(
-    source: Playable, live: RealTime | None, chosen: Generator[Image, None, None] | None = None
-) -> Iterator[tuple[Iterator[Image], tqdm]]:
-    """The images of a source, in real time or one after the other, and a bar of them.
-
-    Args: chosen: some of its images, in place of all, where it is not played in real time.
-    """
-    gc.freeze()  # what is loaded by now is no garbage: a collection need not walk through it
-    images: Generator[Image, None, None] = chosen or source.images() if live is None else iter(live)
-    turns = nullcontext() if live is None else _shorter_turns()
-    with turns, _progress(len(source)) as bar, closing(images):
-        yield images, bar
-
-
-@contextmanager
-def _shorter_turns() -> Iterator[None]:
-    """Lets the frontend take over from the backend within half a millisecond, not Python's five."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(TURN)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[tqdm]:
-    """A bar of frames on a terminal's standard error; none elsewhere, nor with -q."""
-    quiet = logging.getLogger("slam").getEffectiveLevel() >= logging.ERROR
-    with tqdm(total=total, unit="frame", disable=True if quiet else None, file=sys.stderr) as bar:
-        yield bar

@@ -1,4 +1,4 @@
-"""Runs that are killed: `slam run` in a process of its own, which says each keyframe it makes."""
+"""Runs that are killed: in a process of their own, which says each keyframe that it makes."""
 
 from __future__ import annotations
 
@@ -25,13 +25,15 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def run_killed(arguments: Sequence[str | Path], keyframes: int, after: float) -> int:
-    """Runs `slam run` until it has made so many keyframes, and kills it `after` s later.
+def run_killed(
+    arguments: Sequence[str | Path], keyframes: int, after: float, command: str = "run"
+) -> int:
+    """Runs a command until it has made so many keyframes, and kills it `after` s later.
 
     Returns how many it made. It must not have ended by itself.
     """
     process = subprocess.Popen(
-        [sys.executable, "-c", CHILD, "run", *map(str, arguments)],
+        [sys.executable, "-c", CHILD, command, *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},

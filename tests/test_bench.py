@@ -24,7 +24,7 @@ from slam.bench.speed import EVERYTHING, solving_everything
 from slam.config import Config
 from slam.evaluation import evaluate
 from slam.kernels import dense_ba_step
-from slam.run import playing
+from slam.playing import playing
 from slam.sources import open_source
 from slam.sources.looped import LoopedSource
 from slam.sources.realtime import RealTime
@@ -207,7 +207,7 @@ def test_images_are_played_without_walking_through_what_is_loaded(tmp_path: Path
     source = open_source(cut_sample(tmp_path / "cut", range(9)))
     gc.unfreeze()
     for playable in (source, LoopedSource(source, 2)):
-        with playing(playable, None) as (images, bar):
+        with playing(playable.images(), playable.total) as (images, bar):
             assert gc.get_freeze_count() > 0 and bar.total == len(playable)
             assert next(images).index == 0 and len(decoders()) == 1
         assert not decoders()
@@ -216,10 +216,10 @@ def test_images_are_played_without_walking_through_what_is_loaded(tmp_path: Path
 
 def test_threads_take_shorter_turns_in_real_time_and_only_then(tmp_path: Path) -> None:
     source, usual = open_source(cut_sample(tmp_path / "cut", range(3))), sys.getswitchinterval()
-    with playing(source, None):
+    with playing(source.images(), source.total):
         assert sys.getswitchinterval() == usual
     live = RealTime(source.images())
-    with playing(source, live) as (images, _):
+    with playing(live, source.total) as (images, _):
         assert sys.getswitchinterval() < usual / 2
         assert next(images).index == 0
     assert sys.getswitchinterval() == usual

@@ -25,13 +25,13 @@ from slam.evaluation.alignment import transform_points, transform_trajectory, um
 from slam.frame import PER_SOURCE, SOLVED, FrameRecord, InverseDepth, TrackState, source_of
 from slam.graph import Graph
 from slam.initialization import identity
+from slam.inputs import open_configured
 from slam.merging import merge, move
 from slam.optimization import BundleAdjustment, bundle_adjust
 from slam.predictors import Grid, Predictor
 from slam.predictors.factory import make_predictor
 from slam.recovery import nearest_in_time
 from slam.refinement import fill_gaps
-from slam.run import open_configured
 from slam.saved_map import SavedMap, load_map, restore_graph, save_map, settings_in_map
 from slam.saved_map.packing import pack_image
 from slam.session import JOURNAL

@@ -17,8 +17,11 @@ from slam.bench.memory import KeyframeMemory, keyframe_memory
 from slam.config import Config
 from slam.evaluation import evaluate
 from slam.frame import Image
+from slam.inputs import open_configured
 from slam.memory import peak_memory, resident_memory
-from slam.run import Interrupt, Playable, open_configured, playing
+from slam.playing import playing
+from slam.run import Interrupt
+from slam.sources import Source
 from slam.sources.looped import LoopedSource
 from slam.sources.realtime import RealTime
 from slam.system import WAIT, Slam
@@ -193,11 +196,15 @@ def rate(count: int, seconds: float) -> float:
 
 
 def _play(
-    slam: Slam, source: Playable, live: RealTime | None, interrupt: Interrupt, notes: _Notes
+    slam: Slam,
+    source: Source | LoopedSource,
+    live: RealTime | None,
+    interrupt: Interrupt,
+    notes: _Notes,
 ) -> None:
     """Feeds every image and notes what it took."""
     started, cpu = time.perf_counter(), time.process_time()
-    with playing(source, live) as (images, bar):
+    with playing(live or source.images(), source.total) as (images, bar):
         for image in _timed(slam, images):
             _feed(slam, image, notes)
             bar.update(len(notes.feed) + (live.dropped if live else 0) - bar.n)
@@ -253,7 +260,7 @@ def _rows(
     return tuple(sorted(rows, key=lambda r: (r.share is None, r.thread == BACKEND)))
 
 
-def _keyframe_error(slam: Slam, source: Playable) -> tuple[float | None, float | None]:
+def _keyframe_error(slam: Slam, source: Source | LoopedSource) -> tuple[float | None, float | None]:
     """ATE RMSE of the keyframes, and the true path's length, m; None without ground truth."""
     keyframes = sorted((k.frame.time, k.T_WC.numpy()) for k in slam.graph.keyframes())
     if source.ground_truth is None or len(keyframes) < 3:

@@ -12,7 +12,7 @@ from slam.frame import Intrinsics
 from slam.saved_map.format import find_map, load_map
 from slam.saved_map.value import SavedMap
 from slam.settings import with_overrides
-from slam.sources import Source
+from slam.sources import ImageSource
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def settings_in_map(map: Path, chosen: str | None, overrides: Iterable[str]) -> 
     return with_overrides(own, given)
 
 
-def expect_fitting(saved: SavedMap, source: Source) -> None:
+def expect_fitting(saved: SavedMap, source: ImageSource) -> None:
     """Raises ValueError where a source's images cannot be sought in a map.
 
     Its camera is not the map's, as far as that is known, or a simulation knows only the map's.
@@ -52,7 +52,7 @@ def expect_simulated(saved: SavedMap, path: str) -> None:
         )
 
 
-def _expect_same_camera(saved: SavedMap, source: Source) -> None:
+def _expect_same_camera(saved: SavedMap, source: ImageSource) -> None:
     origin, grid = saved.origin, saved.grid
     if not source.calibrated:
         if origin.camera.distortion:

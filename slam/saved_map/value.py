@@ -34,7 +34,7 @@ from slam.saved_map.packing import (
     unpack_image,
 )
 from slam.settings import parse_settings
-from slam.sources import Source
+from slam.sources import ImageSource
 from slam.sources.ground_truth import mirrored
 from slam.trajectory import Trajectory
 
@@ -51,7 +51,7 @@ class Origin:
     camera: Camera  # of the source's images as its files are; a guess where not calibrated
 
     @classmethod
-    def of(cls, source: Source) -> Origin:
+    def of(cls, source: ImageSource) -> Origin:
         """Of an open source."""
         camera = source.raw_camera or source.camera
         return cls(

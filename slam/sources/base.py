@@ -7,7 +7,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,6 +20,8 @@ from slam.frame import Image
 from slam.sources.calibration import UNCALIBRATED, Calibration, choose_calibration
 from slam.sources.ground_truth import mirrored
 from slam.sources.images import DamagedImage, Frames, first_size, read_raw
+from slam.sources.realtime import RealTime
+from slam.sources.stream import Stream
 from slam.trajectory import Trajectory
 
 logger = logging.getLogger(__name__)
@@ -55,9 +57,71 @@ class Recording:
     ground_truth: Trajectory | None = None  # T_WC of this camera, right-handed
     mirrored: bool = False  # poses as the source writes them are S T S of ours
     depth: DepthMaps | None = None
+    missing: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))  # not at hand
 
 
-class Source:
+class ImageSource:
+    """What a recording and a camera have in common: images of one size, and who took them.
+
+    Args:
+        name: of the source, in words; it is made fit for the name of a file.
+        size: (width, height) of the raw images, px.
+        chosen: the calibration, as `choose_calibration` makes it.
+        fov: horizontal field of view assumed without one, degrees.
+    Raises ValueError for a distortion that cannot be taken out.
+    """
+
+    path: Path | str  # where the images come from, as its messages name it
+    format: str
+    indices: np.ndarray  # [N] int64, into the full list, of the images that there are
+    times: np.ndarray  # [N] float64, as the source writes them
+    seconds: np.ndarray  # [N] float64, s
+    recorded: np.ndarray  # [R] float64, as the source writes them, of the full list
+
+    def __init__(self, name: str, size: tuple[int, int], chosen: Calibration, fov: float) -> None:
+        self.name = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "recording"
+        self.ground_truth: Trajectory | None = None  # T_WC of the camera, right-handed
+        self.mirrored = False
+        self.skipped: list[str] = []  # damaged images met so far
+        self.calibrated = chosen.camera is not None
+        self.calibration_source = chosen.origin
+        self.raw_camera = chosen.camera  # of the images as the files are; None: not known
+        self._undistorter = _undistorter_for(chosen.camera, size, fov)
+        self.camera = self._undistorter.camera  # pinhole, of the images this source yields
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @property
+    def total(self) -> int | None:
+        """How many images there will be; None = it ends when somebody ends it."""
+        return len(self)
+
+    def _image(self, raw: np.ndarray, index: int, time: float, seconds: float, label: str) -> Image:
+        """One raw image as it is handed out. Raises ValueError for one of another size."""
+        wanted = (self.camera.width, self.camera.height)
+        if (raw.shape[1], raw.shape[0]) != wanted:
+            raise ValueError(
+                f"{label}: wanted an image of {wanted[0]}x{wanted[1]} px like "
+                f"the first, got {raw.shape[1]}x{raw.shape[0]}"
+            )
+        return Image(index, time, seconds, torch.from_numpy(self._undistorter.apply(raw)))
+
+    def _skip(self, damaged: DamagedImage) -> None:
+        if str(damaged) not in self.skipped:
+            logger.warning("%s: damaged or truncated image, skipped", damaged)
+            self.skipped.append(str(damaged))
+
+    def to_source_convention(self, trajectory: Trajectory) -> Trajectory:
+        """A right-handed trajectory as the data set would write it."""
+        return mirrored(trajectory) if self.mirrored else trajectory
+
+    def from_source_convention(self, trajectory: Trajectory) -> Trajectory:
+        """A trajectory as the data set writes it, made right-handed."""
+        return mirrored(trajectory) if self.mirrored else trajectory
+
+
+class Source(ImageSource):
     """The selected images of a recording, undistorted where the camera is known.
 
     Args:
@@ -77,30 +141,24 @@ class Source:
         end: int | None = None,
         stride: int = 1,
     ) -> None:
-        self.indices = _select(recording, start, end, stride)  # into the full list
-        self.recorded = recording.times  # [R] float64, of the full list
-        self.name = re.sub(r"[^A-Za-z0-9._-]+", "-", recording.name).strip("-.") or "recording"
+        self.indices = _select(recording, start, end, stride)
+        size = first_size(recording.frames, self.indices)
+        chosen = choose_calibration(recording.calibration, recording.folder, calibration, size, fov)
+        super().__init__(recording.name, size, chosen, fov)
+        self.recorded = recording.times
         self.format = recording.format
-        self.path = recording.path
-        self.times = recording.times[self.indices]  # [N] float64, as the source writes them
-        self.seconds = self.times * recording.seconds_per_stamp  # [N] float64, s
-        self.ground_truth = recording.ground_truth  # T_WC of the camera, right-handed
+        self.path: Path = recording.path
+        self.times = recording.times[self.indices]
+        self.seconds = self.times * recording.seconds_per_stamp
+        self.ground_truth = recording.ground_truth
         self.mirrored = recording.mirrored
-        self.skipped: list[str] = []  # damaged images met so far
         self._frames = recording.frames
         self._depth = recording.depth
         self.depth_files = _nearest_depth(recording)  # index in the full list -> file
 
-        size = first_size(recording.frames, self.indices)
-        chosen = choose_calibration(recording.calibration, recording.folder, calibration, size, fov)
-        self.calibrated = chosen.camera is not None
-        self.calibration_source = chosen.origin
-        self.raw_camera = chosen.camera  # of the images as the files are; None: not known
-        self._undistorter = _undistorter_for(chosen.camera, size, fov)
-        self.camera = self._undistorter.camera  # pinhole, of the images this source yields
-
-    def __len__(self) -> int:
-        return len(self.indices)
+    def in_real_time(self, first: int = 0) -> Stream:
+        """The images from place `first` on, at their own pace: the newest wins."""
+        return RealTime(self.images(range(first, len(self))))
 
     def images(self, places: Iterable[int] | None = None) -> Generator[Image, None, None]:
         """The images, decoded and undistorted ahead in one thread.
@@ -124,19 +182,8 @@ class Source:
             raw = read(index)
         except DamagedImage as damaged:
             return damaged
-        wanted = (self.camera.width, self.camera.height)
-        if (raw.shape[1], raw.shape[0]) != wanted:
-            raise ValueError(
-                f"{self._frames.label(index)}: wanted an image of {wanted[0]}x{wanted[1]} px like "
-                f"the first, got {raw.shape[1]}x{raw.shape[0]}"
-            )
-        rgb = torch.from_numpy(self._undistorter.apply(raw))
-        return Image(index, float(self.times[place]), float(self.seconds[place]), rgb)
-
-    def _skip(self, damaged: DamagedImage) -> None:
-        if str(damaged) not in self.skipped:
-            logger.warning("%s: damaged or truncated image, skipped", damaged)
-            self.skipped.append(str(damaged))
+        time, seconds = float(self.times[place]), float(self.seconds[place])
+        return self._image(raw, index, time, seconds, self._frames.label(index))
 
     def depth_time(self, index: int) -> float | None:
         """When the depth map nearest to image `index` was taken, as the source writes it."""
@@ -186,14 +233,6 @@ class Source:
         depth[inside] = measured[row[inside], column[inside]]
         return depth
 
-    def to_source_convention(self, trajectory: Trajectory) -> Trajectory:
-        """A right-handed trajectory as the data set would write it."""
-        return mirrored(trajectory) if self.mirrored else trajectory
-
-    def from_source_convention(self, trajectory: Trajectory) -> Trajectory:
-        """A trajectory as the data set writes it, made right-handed."""
-        return mirrored(trajectory) if self.mirrored else trajectory
-
 
 def prefetch(
     function: Callable[[Item], Result], items: Iterable[Item], ahead: int = IMAGES_AHEAD
@@ -222,7 +261,7 @@ def _select(recording: Recording, start: int, end: int | None, stride: int) -> n
             f"selection: wanted start >= 0, end >= 0 and stride >= 1, "
             f"got start {start}, end {end}, stride {stride}"
         )
-    indices = np.arange(count)[start:end:stride]
+    indices = np.setdiff1d(np.arange(count)[start:end:stride], recording.missing)
     if len(indices) == 0:
         raise ValueError(
             f"selection: wanted at least one of the {count} images of {recording.path}, "

@@ -50,17 +50,25 @@ def read_rgb(path: Path) -> np.ndarray:
     return cv2.cvtColor(_decode(path, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
+def decode_rgb(data: bytes, label: str) -> np.ndarray:
+    """The same of what a file holds; raises DamagedImage(label)."""
+    return cv2.cvtColor(_decode_bytes(data, label, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
 def read_raw(path: Path) -> np.ndarray:
     """The image as stored, [H, W] or [H, W, channels], any type; raises DamagedImage."""
     return _decode(path, cv2.IMREAD_UNCHANGED)
 
 
 def _decode(path: Path, flags: int) -> np.ndarray:
-    data = path.read_bytes()
+    return _decode_bytes(path.read_bytes(), str(path), flags)
+
+
+def _decode_bytes(data: bytes, label: str, flags: int) -> np.ndarray:
     # Decoders fill in what a truncated file lacks; OpenCV 5 also writes a warning of its own.
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if _is_complete(data) else None
     if image is None:
-        raise DamagedImage(str(path))
+        raise DamagedImage(label)
     return image
 
 

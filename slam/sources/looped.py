@@ -48,6 +48,11 @@ class LoopedSource:
         return len(self.places)
 
     @property
+    def total(self) -> int:
+        """How many images there will be."""
+        return len(self)
+
+    @property
     def skipped(self) -> list[str]:
         """Damaged images met so far, each once."""
         return self.source.skipped

@@ -7,7 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from slam.sources import eth3d, euroc, folder, icl, kitti, seven_scenes, tum, video
+from slam.sources import (
+    eth3d,
+    euroc,
+    folder,
+    icl,
+    kitti,
+    recorded,
+    seven_scenes,
+    tum,
+    video,
+)
 from slam.sources.base import Recording, Source
 
 logger = logging.getLogger(__name__)
@@ -56,16 +66,21 @@ def open_source(
         start, end, stride: which images of the full list, as in a slice.
     Raises FileNotFoundError or ValueError, in one line, for everything that is wrong at this point.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder; wanted a recording or a video")
-    recording = _read(path.resolve(), format, end)
+    recording = read_recording(path, format, end)
     source = Source(recording, calibration, fov, start, end, stride)
     logger.info(
         "%s: %s, %d of %d images, %s",
         *(path, source.format, len(source), len(recording.times), source.calibration_source),
     )
     return source
+
+
+def read_recording(path: str | Path, format: str = "auto", end: int | None = None) -> Recording:
+    """What there is at a path, before anything of it is selected; arguments as `open_source`."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder; wanted a recording or a video")
+    return _read(path.resolve(), format, end)
 
 
 def _read(path: Path, format: str, end: int | None) -> Recording:
@@ -75,7 +90,7 @@ def _read(path: Path, format: str, end: int | None) -> Recording:
     if path.is_file():
         if format not in ("auto", VIDEO):
             raise ValueError(f"{path}: wanted a folder for format {format}, got a file")
-        return video.read(path, end)
+        return recorded.read(path) if recorded.matches(path) else video.read(path, end)
     if format == VIDEO:
         raise ValueError(f"{path}: wanted a video file, got a folder")
     chosen = _detect(path) if format == "auto" else FORMATS[names.index(format)]

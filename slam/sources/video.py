@@ -14,6 +14,7 @@ from slam.sources.images import DamagedImage
 
 logger = logging.getLogger(__name__)
 
+MOTION_JPEG = (".mjpeg", ".mjpg")  # begin as an image does
 DEFAULT_RATE = 30.0  # images/s, for files that name none
 
 
@@ -49,7 +50,7 @@ def read(path: Path, end: int | None = None) -> Recording:
 
     Raises ValueError for a file that is no video.
     """
-    if cv2.haveImageReader(str(path)):
+    if cv2.haveImageReader(str(path)) and path.suffix.lower() not in MOTION_JPEG:
         raise ValueError(f"{path}: wanted a video or a folder of images, got one image")
     capture = cv2.VideoCapture(str(path))
     stamps = []

@@ -101,7 +101,7 @@ class Live:
 
     def _words(self, state: LiveState) -> str:
         running = self.watcher.running
-        total = 0 if running is None else len(running.source)
+        total = None if running is None else running.source.total
         paused = self.window.actions_of["pause"].isChecked()
         words = state_words(state, total, self._pace.rate, paused=paused)
         return " · ".join([*words, map_words(self.window.scene), focal_words(state)])

@@ -122,9 +122,9 @@ class WebLive:
             self._pace.note(now, state.frames)
             T_WC = state.step.T_WC
             self.page.show_camera(None if T_WC is None else T_WC.numpy(), state.image.rgb.numpy())
-        self.page.panel.say(self._words(state, len(running.source)))
+        self.page.panel.say(self._words(state, running.source.total))
 
-    def _words(self, state: LiveState, total: int) -> str:
+    def _words(self, state: LiveState, total: int | None) -> str:
         known = map_words(self.page.scene)
         if self.watcher.is_adjusting:
             return f"final adjustment · {known}"

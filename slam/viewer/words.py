@@ -30,11 +30,14 @@ class Pace:
         return (after - before) / (last - first) if last > first else 0.0
 
 
-def state_words(state: LiveState, total: int, rate: float, *, paused: bool) -> list[str]:
-    """State, place in the source, frames/s, latency, drops. Args: total: images of the source."""
+def state_words(state: LiveState, total: int | None, rate: float, *, paused: bool) -> list[str]:
+    """State, place in the source, frames/s, latency, drops.
+
+    Args: total: images of the source; None = nobody knows.
+    """
     return [
         "paused" if paused else state.step.record.state.value,
-        f"image {state.frames + state.dropped} of {total}",
+        f"image {state.frames + state.dropped}" + (f" of {total}" if total else ""),
         f"{rate:.1f} frames/s",
         f"{1e3 * state.latency:.0f} ms",
         f"{state.dropped} dropped",
