@@ -24,7 +24,8 @@ from slam.observer import Observer, Running
 from slam.outputs import Files, RunNotes, RunResult, output_folder, save
 from slam.saved_map import SavedMap, expect_layout, expect_same_camera, load_map
 from slam.session import Found, Session, begin, find, replay, resumed
-from slam.sources import Source, open_source
+from slam.sources import Source
+from slam.sources.configured import open_configured
 from slam.sources.looped import LoopedSource
 from slam.sources.realtime import RealTime
 from slam.standing import Standing
@@ -293,20 +294,6 @@ def _without_map(config: Config, frames: int) -> str:
     return (
         f"wanted frames whose points match those of a keyframe, got {frames} that do not; see "
         "whether the weights are a network's that was trained, or take --predictor flow"
-    )
-
-
-def open_configured(config: Config) -> Source:
-    """The source that a configuration names. Raises as open_source does."""
-    chosen = config.source
-    return open_source(
-        chosen.path,
-        format=chosen.format,
-        calibration=chosen.calibration,
-        fov=chosen.fov,
-        start=chosen.start,
-        end=chosen.end,
-        stride=chosen.stride,
     )
 
 

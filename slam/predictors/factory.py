@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -14,7 +15,7 @@ from slam.predictors.pointmap import LoadedViews, ViewNetwork, whole_patches
 from slam.predictors.posed_depth import RoomDepth, SourceDepth
 from slam.predictors.simulated import SimulatedNetwork
 from slam.predictors.simulated_views import SimulatedViews
-from slam.sources import open_source
+from slam.sources.configured import open_configured
 
 log = logging.getLogger(__name__)
 
@@ -82,15 +83,9 @@ def _load_network(settings: PointmapSettings) -> PointmapNetwork:
 
 def simulated_views(config: Config, width: int, height: int) -> SimulatedViews:
     """The simulated network on the true depth and poses of the configured source."""
-    chosen, wanted = config.source, config.source.calibration
-    source = open_source(
-        chosen.path,
-        format=chosen.format,
-        calibration="auto" if wanted == "none" else wanted,
-        start=chosen.start,
-        end=chosen.end,
-        stride=chosen.stride,
-    )
+    chosen = config.source
+    known_camera = "auto" if chosen.calibration == "none" else chosen.calibration
+    source = open_configured(replace(config, source=replace(chosen, calibration=known_camera)))
     if not source.calibrated:
         raise ValueError(
             f"{source.path}: the simulated predictor wants the true camera, got no calibration; "
