@@ -213,10 +213,13 @@ def _add_resume(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
 
 
 def _add_view(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    command = commands.add_parser("view", help="show what a run left behind in a window")
+    command = commands.add_parser("view", help="replay a finished run or a map in a window")
     command.set_defaults(command=_view)
     command.add_argument(
-        "run", metavar="RUN", type=Path, help="output folder of `slam run`, or a .ply file"
+        "run",
+        metavar="RUN_OR_MAP",
+        type=Path,
+        help="output folder of `slam run`, a map.slam, or a .ply file",
     )
     return command
 
