@@ -19,6 +19,7 @@ from slam.arguments import (
     run_overrides,
 )
 from slam.bench.arguments import add_bench
+from slam.calibration_arguments import add_calibrate
 from slam.map_arguments import add_localize, add_map, add_merge, settings_in
 
 BAD_INPUT = 2  # exit status, as argparse's own
@@ -185,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     ]
     maps = [add_localize(commands), add_merge(commands), *add_map(commands)]
-    last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
+    last = [add(commands) for add in (add_calibrate, _add_sample, _add_doctor, _add_download)]
     for command in [*first, *maps, *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
