@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import cv2
 import numpy as np
+import torch
 from scipy.spatial.transform import Rotation
 
 from slam.calibration import Board
 from slam.camera import Camera, pixel_grid
 
 PIXELS = 2  # of a board's picture, a mm
-OVERSAMPLED = 3  # rays each way through a pixel
+OVERSAMPLED = 2  # rays each way through a pixel
 MARGIN = 25.0  # mm of paper round a board
 GROUND = 90  # grey level of what is behind it
 
@@ -55,11 +56,13 @@ class Renderer:
         grid = pixel_grid(camera.height * OVERSAMPLED, camera.width * OVERSAMPLED)
         self.rays = camera.unproject((grid + 0.5) / OVERSAMPLED - 0.5).numpy()
 
-    def render(self, pose: Pose, *, seed: int = 0, noise: float = 2.0, blur: float = 0.6):
+    def render(
+        self, pose: Pose, *, seed: int = 0, noise: float = 2.0, blur: float = 0.6
+    ) -> np.ndarray:
         """[H, W] uint8, with blur (sigma, px) and noise (grey levels)."""
         columns, rows = self._middle()
         target = np.array(pose.pixel) * (self.camera.width, self.camera.height)
-        ray = self.camera.unproject(_tensor(target)).numpy()
+        ray = self.camera.unproject(torch.from_numpy(target)).numpy()
         t = ray / np.linalg.norm(ray) * pose.distance
         R = Rotation.from_euler("xyz", pose.turn).as_matrix()
         depth = (R[:, 2] @ t) / (self.rays @ R[:, 2])
@@ -81,18 +84,10 @@ class Renderer:
         return (self.board.columns - less) * square / 2, (self.board.rows - less) * square / 2
 
 
-def _tensor(values: np.ndarray):
-    import torch
-
-    return torch.from_numpy(values).double()
-
-
-def spread_poses(
-    near: float, far: float, places: Sequence[float] = (0.27, 0.5, 0.73)
-) -> list[Pose]:
-    """Boards all over the image, tilted each another way."""
+def spread_poses(near: float, far: float) -> list[Pose]:
+    """18 boards all over the image, tilted each another way. Args: in mm."""
     poses = []
-    for n, (u, v) in enumerate((u, v) for v in places for u in places):
+    for n, (u, v) in enumerate(product((0.27, 0.5, 0.73), repeat=2)):
         for distance, tilt in ((near, 0.5), (far, -0.45)):
             angle = 2.4 * len(poses)
             turn = tilt * np.cos(angle), tilt * np.sin(angle), 0.25 * np.sin(1.7 * n)

@@ -10,14 +10,14 @@ from functools import cached_property
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 FEWEST_CORNERS = 8  # of a ChArUco board in one image; fewer say little
 FEWEST_SIDE = 3  # corners along each side of a board, so that it can be told from its surroundings
 MARKER_SHARE = 0.75  # of a square, where nothing else is said
 DICTIONARIES = ("4X4_1000", "5X5_1000", "6X6_1000", "7X7_1000", "ARUCO_ORIGINAL")
 WINDOW = (2, 11)  # px to each side of a corner that its edges are sought in, least and most
-HINTED = 12  # images that other boards are sought in
+HINTED = 5  # images that other boards are sought in
 SAYS = "wanted checkerboard:9x6 (inner corners) or charuco:5x7 (squares)"
 
 
@@ -190,7 +190,7 @@ def _refined(grey: np.ndarray, pixel: np.ndarray, clear: float) -> np.ndarray:
 
     Args: clear: round a corner, of the distance to the next one.
     """
-    nearest = cKDTree(pixel).query(pixel, k=2)[0][:, 1].min()
+    nearest = KDTree(pixel).query(pixel, k=2)[0][:, 1].min()
     reach = int(np.clip(clear * nearest, *WINDOW))
     stop = (cv2.TERM_CRITERIA_COUNT + cv2.TERM_CRITERIA_EPS, 60, 1e-4)
     corners = pixel.reshape(-1, 1, 2).astype(np.float32)

@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,14 +68,25 @@ def warnings_of(solution: Solution) -> list[str]:
             f"the focal length is sure to {100 * relative:.1f} % only: film the board from more "
             "sides, nearer and tilted"
         )
-    try:
-        undistorter(solution.camera)
-    except ValueError:
+    if _folds(solution.camera):
         lines.append(
             "the distortion folds within the image, where there were no corners: hold the board "
             "there too, or see --model"
         )
     return lines
+
+
+def _folds(camera: Camera) -> bool:
+    """Whether some of the image's border is beyond the turning point of the distortion."""
+    try:
+        undistorter(camera)
+    except ValueError:
+        return True
+    u, v = np.linspace(0, camera.width - 1, 33), np.linspace(0, camera.height - 1, 33)
+    rows = [np.column_stack([u, np.full(33, edge)]) for edge in (0, camera.height - 1)]
+    columns = [np.column_stack([np.full(33, edge), v]) for edge in (0, camera.width - 1)]
+    rays = camera.unproject(torch.from_numpy(np.concatenate([*rows, *columns])))
+    return camera.model == "radtan" and bool(rays.isnan().any())  # a fisheye may see beyond z = 0
 
 
 def _missing_regions(filled: np.ndarray) -> list[str]:

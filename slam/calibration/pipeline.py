@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from slam.calibration.boards import Board, View, hint
+from slam.calibration.boards import HINTED, Board, View, hint
 from slam.calibration.report import calibration_file, draw_report, summary, warnings_of
 from slam.calibration.selection import MOST, choose_views
 from slam.calibration.solve import FEWEST, Solution, expect_model, solve
@@ -21,7 +21,6 @@ from slam.sources import open_source
 from slam.trajectory import write_atomically
 
 LOOKED_AT = 300  # images at most, where nobody says how many
-KEPT = 12  # images without the board, to see what they show instead
 DEVICE_PAUSE = 0.25  # s between two images of a camera that are looked at
 
 
@@ -159,7 +158,7 @@ def _look(images: Images, board: Board) -> _Found:
         if view is not None:
             example = rgb if not views else example
             views.append(view)
-        elif len(without) < KEPT:
+        elif len(without) < HINTED:
             without.append(grey)
         bar.set_postfix_str(f"{len(views)} with the board")
     if not views:
