@@ -342,10 +342,14 @@ def load_calibration(path: Path | str) -> Camera:
 
 def save_calibration(path: Path | str, camera: Camera) -> None:
     """Writes a calibration file that load_calibration reads back unchanged."""
-    Path(path).write_text(
+    Path(path).write_text(calibration_text(camera), encoding="utf-8")
+
+
+def calibration_text(camera: Camera) -> str:
+    """The text of a calibration file."""
+    return (
         f"model: {camera.model}\nwidth: {camera.width}\nheight: {camera.height}\n"
-        f"intrinsics: {list(camera.intrinsics)}\ndistortion: {list(camera.distortion)}\n",
-        encoding="utf-8",
+        f"intrinsics: {list(camera.intrinsics)}\ndistortion: {list(camera.distortion)}\n"
     )
 
 

@@ -23,6 +23,7 @@ from slam.arguments import (
     viewer_spelled,
 )
 from slam.bench.arguments import add_bench
+from slam.calibration_arguments import add_calibrate
 from slam.live_arguments import add_live
 from slam.map_arguments import add_localize, add_map, add_merge, settings_in
 
@@ -233,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     ]
     maps = [add_localize(commands), add_merge(commands), *add_map(commands)]
-    last = [add(commands) for add in (_add_sample, _add_doctor, _add_download)]
+    last = [add(commands) for add in (add_calibrate, _add_sample, _add_doctor, _add_download)]
     for command in [*first, add_live(commands, _go), *maps, *add_bench(commands), *last]:
         command.add_argument("-v", "--verbose", action="count", default=0, help="say more; -vv all")
         command.add_argument("-q", "--quiet", action="count", default=0, help="errors only")
@@ -261,10 +262,13 @@ def _add_resume(commands: argparse._SubParsersAction) -> argparse.ArgumentParser
 
 
 def _add_view(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    command = commands.add_parser("view", help="show what a run left behind")
+    command = commands.add_parser("view", help="replay a finished run or a map")
     command.set_defaults(command=_view)
     command.add_argument(
-        "run", metavar="RUN", type=Path, help="output folder of `slam run`, or a .ply file"
+        "run",
+        metavar="RUN_OR_MAP",
+        type=Path,
+        help="output folder of `slam run`, a map.slam, or a .ply file",
     )
     add_viewer_arguments(command, "show it")
     return command

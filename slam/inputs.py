@@ -7,23 +7,10 @@ from pathlib import Path
 
 from slam.config import Config, LiveSettings
 from slam.session import Found
-from slam.sources import Source, open_source
+from slam.sources import Source
 from slam.sources.camera import CameraSource
+from slam.sources.configured import open_configured
 from slam.sources.recorded import NAME as RECORDING
-
-
-def open_configured(config: Config) -> Source:
-    """The source that a configuration names. Raises as open_source does."""
-    chosen = config.source
-    return open_source(
-        chosen.path,
-        format=chosen.format,
-        calibration=chosen.calibration,
-        fov=chosen.fov,
-        start=chosen.start,
-        end=chosen.end,
-        stride=chosen.stride,
-    )
 
 
 def as_it_goes(config: Config) -> Config:

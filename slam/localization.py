@@ -14,12 +14,12 @@ import numpy as np
 
 from slam.config import Config, to_yaml
 from slam.frame import SOLVED, FrameRecord, TrackState, source_of
-from slam.inputs import open_configured
 from slam.outputs import Files, output_folder
 from slam.playing import playing
 from slam.run import INTERRUPTED, Interrupt
 from slam.saved_map import SavedMap, expect_fitting, load_map
 from slam.sources import Source
+from slam.sources.configured import open_configured
 from slam.sources.realtime import RealTime
 from slam.system import Slam
 from slam.trajectory import Trajectory, write_atomically, write_tum

@@ -21,7 +21,6 @@ from slam.frame import Image, TrackState, source_of
 from slam.inputs import (
     as_it_goes,
     from_recording,
-    open_configured,
     open_source_or_camera,
     to_repeat,
 )

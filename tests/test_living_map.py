@@ -25,7 +25,6 @@ from slam.evaluation.alignment import transform_points, transform_trajectory, um
 from slam.frame import PER_SOURCE, SOLVED, FrameRecord, InverseDepth, TrackState, source_of
 from slam.graph import Graph
 from slam.initialization import identity
-from slam.inputs import open_configured
 from slam.merging import merge, move
 from slam.optimization import BundleAdjustment, bundle_adjust
 from slam.predictors import Grid, Predictor
@@ -35,6 +34,7 @@ from slam.refinement import fill_gaps
 from slam.saved_map import SavedMap, load_map, restore_graph, save_map, settings_in_map
 from slam.saved_map.packing import pack_image
 from slam.session import JOURNAL
+from slam.sources.configured import open_configured
 from slam.system import Slam
 from slam.trajectory import Trajectory, associate, read_trajectory
 

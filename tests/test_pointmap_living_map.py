@@ -19,8 +19,8 @@ from slam.evaluation.alignment import transform_points, umeyama
 from slam.frame import SOLVED, source_of
 from slam.merging import merge, move
 from slam.predictors.factory import make_predictor
-from slam.run import open_configured
 from slam.saved_map import SavedMap, load_map, restore_graph, save_map
+from slam.sources.configured import open_configured
 from slam.system import Slam
 from slam.trajectory import Trajectory, read_trajectory
 

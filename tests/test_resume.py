@@ -19,10 +19,10 @@ from sequences import OUTPUTS, SAMPLE, cut_sample
 
 from slam.config import Config
 from slam.graph import Graph
-from slam.inputs import open_configured
 from slam.journal_records import Commit, apply, decode
 from slam.record_file import RecordReader, RecordWriter
 from slam.session import JOURNAL, begin, find
+from slam.sources.configured import open_configured
 from slam.system import Slam
 
 Command = Callable[..., CommandResult]

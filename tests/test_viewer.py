@@ -172,8 +172,8 @@ def test_what_does_not_change_keeps_its_vertices(graph: Graph) -> None:
 
 def test_edges_are_told_once_and_loops_by_their_span() -> None:
     scene = replace(scene_of(12), edges=edge_pairs([(1, 0), (0, 1), (11, 1), (2, 3)]))
-    assert scene.edges.tolist() == [[0, 1], [1, 11], [2, 3]]
-    assert scene.loops.tolist() == [False, True, False]
+    assert scene.edges.tolist() == [[0, 1], [2, 3], [1, 11]]
+    assert scene.loops.tolist() == [False, False, True]
 
 
 def test_a_clouds_confidence_and_size_are_chosen() -> None:
@@ -284,11 +284,18 @@ def test_saving_now_writes_everything_and_the_run_goes_on(guided: GuidedRun) -> 
     seen = watcher.count
     watcher.save()
     assert watcher.has_saved.wait(60)
-    assert watcher.complaint == ""
+    assert watcher.take_complaints() == [""]
     assert {p.name for p in guided.out.iterdir()} == {*OUTPUTS, "session.journal"}
     assert len(load_scene(guided.out).path) > seen - 10  # the first ones are posed at the end
     watcher.pause(False)
     watcher.wait_for(seen + 3)
+
+
+def test_no_complaint_of_a_save_is_lost_and_each_is_told_once() -> None:
+    watcher = Watcher()
+    watcher.saved("no room")
+    watcher.saved("")
+    assert watcher.take_complaints() == ["no room", ""] and watcher.take_complaints() == []
 
 
 def test_stopping_saves_and_is_no_interruption(guided: GuidedRun) -> None:

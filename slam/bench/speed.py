@@ -17,11 +17,11 @@ from slam.bench.memory import KeyframeMemory, keyframe_memory
 from slam.config import Config
 from slam.evaluation import evaluate
 from slam.frame import Image
-from slam.inputs import open_configured
 from slam.memory import peak_memory, resident_memory
 from slam.playing import playing
 from slam.run import Interrupt
 from slam.sources import Source
+from slam.sources.configured import open_configured
 from slam.sources.looped import LoopedSource
 from slam.sources.realtime import RealTime
 from slam.system import WAIT, Slam

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 
@@ -14,7 +15,7 @@ from slam.predictors.pointmap import LoadedViews, ViewNetwork, whole_patches
 from slam.predictors.posed_depth import RoomDepth, SourceDepth
 from slam.predictors.simulated import SimulatedNetwork
 from slam.predictors.simulated_views import SimulatedViews
-from slam.sources import open_source
+from slam.sources.configured import open_configured
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +86,10 @@ def simulated_views(config: Config, width: int, height: int) -> SimulatedViews:
 
     Of the whole recording: a map that is entered may be made of other images than those chosen.
     """
-    chosen, wanted = config.source, config.source.calibration
-    source = open_source(
-        chosen.path,
-        format=chosen.format,
-        calibration="auto" if wanted == "none" else wanted,
-    )
+    chosen = config.source
+    calibration = "auto" if chosen.calibration == "none" else chosen.calibration
+    whole = replace(chosen, calibration=calibration, start=0, end=None, stride=1)
+    source = open_configured(replace(config, source=whole))
     if not source.calibrated:
         raise ValueError(
             f"{source.path}: the simulated predictor wants the true camera, got no calibration; "

@@ -15,12 +15,20 @@ class Command:
     help: str  # in the list of keys
     toggles: bool = False  # it is on or off
     live: bool = False  # only while a run goes
+    replay: bool = False  # only where there is a recording
 
 
 COMMANDS = (
     Command("pause", "Space", "Pause", "pause the run, and go on", toggles=True, live=True),
     Command("step", "N", "Step", "one more image, while it is paused", live=True),
     Command("save", "Ctrl+S", "Save now", "write what the run has so far", live=True),
+    Command("play", "Space", "", "play the recording, and stop", toggles=True, replay=True),
+    Command("forward", "Right", "", "the next frame of a recording", replay=True),
+    Command("back", "Left", "", "the frame before", replay=True),
+    Command("first", "Home", "", "the first frame", replay=True),
+    Command("last", "End", "", "the last frame", replay=True),
+    Command("faster", ".", "", "play faster", replay=True),
+    Command("slower", ",", "", "play slower", replay=True),
     Command("follow", "F", "Follow", "follow the camera", toggles=True),
     Command("reset", "R", "Reset view", "see all of the map"),
     Command("measure", "M", "Measure", "distance between two points: click them", toggles=True),

@@ -209,11 +209,14 @@ class LinesItem(GLGraphicsItem):
     def initializeGL(self) -> None:
         self.program = Program(LINE_VERTEX, LINE_FRAGMENT, ("matrix",))
 
-    def draw(self, buffer: Buffer, matrix: np.ndarray, width: float, *, on_top: bool) -> None:
+    def draw(
+        self, buffer: Buffer, count: int, matrix: np.ndarray, width: float, *, on_top: bool
+    ) -> None:
         """With the context current.
 
         Args:
-            matrix: [4, 4] from the world to clip coordinates. width: px.
+            count: vertices, the first ones. matrix: [4, 4] from the world to clip coordinates.
+            width: px.
             on_top: whatever lies before it.
         """
         (GL.glDisable if on_top else GL.glEnable)(GL.GL_DEPTH_TEST)
@@ -224,5 +227,5 @@ class LinesItem(GLGraphicsItem):
         self.program.begin()
         GL.glUniformMatrix4fv(self.program.uniform["matrix"], 1, True, matrix.astype(np.float32))
         buffer.upload()
-        self.program.draw(GL.GL_LINES, buffer.handle, len(buffer.vertices))
+        self.program.draw(GL.GL_LINES, buffer.handle, count)
         self.program.end()

@@ -12,6 +12,7 @@ from slam.viewer.scene import Scene
 FRUSTUM = 0.07  # depth of a frustum, of the median depth of what the cameras see
 CAMERA = 1.6  # the current camera's is so much larger
 EDGE_ALPHA, LOOP_ALPHA = 90, 140  # opacity
+SEGMENTS = 10  # of a frustum
 
 
 def scene_lines(scene: Scene, colors: Theme) -> dict[str, np.ndarray]:
@@ -26,12 +27,29 @@ def scene_lines(scene: Scene, colors: Theme) -> dict[str, np.ndarray]:
 
 
 def path_lines(scene: Scene, solved: Color, guessed: Color) -> np.ndarray:
-    """VERTEX of the frames' path; where a pose is a guess, in the other colour."""
+    """VERTEX of the frames' path; where a pose is a guess, in the other colour.
+
+    From the last frame of one source to the first of the next there is nothing to be seen.
+    """
     if len(scene.path) < 2:
         return np.empty(0, VERTEX)
     ends = np.stack([scene.path[:-1, :3], scene.path[1:, :3]], axis=1)
     colors = np.where(scene.solved[1:, None], np.array(solved), np.array(guessed))
-    return line_vertices(ends, colors, 255)
+    alpha = np.full(len(ends), 255)
+    if len(scene.source):
+        alpha[np.diff(scene.source) != 0] = 0
+    return line_vertices(ends, colors, alpha)
+
+
+def drawn_until(scene: Scene, keyframes: int, frames: int) -> dict[str, int]:
+    """Layer to how many of its vertices show the first so many keyframes and posed frames."""
+    known = scene.edges[:, 1] < keyframes
+    return {
+        "edges": 2 * int((known & ~scene.loops).sum()),
+        "loops": 2 * int((known & scene.loops).sum()),
+        "path": 2 * max(frames - 1, 0),
+        "keyframes": 2 * SEGMENTS * keyframes,
+    }
 
 
 def frustum_lines(

@@ -13,7 +13,7 @@ from slam.config import Config
 from slam.edges import step_aside
 from slam.outputs import RunResult
 from slam.viewer.application import application, failures_end
-from slam.viewer.load import load_scene
+from slam.viewer.load import load
 from slam.viewer.pictures import flow_picture
 from slam.viewer.run_thread import RunThread, interrupts_to
 from slam.viewer.scene import SceneBuilder
@@ -61,9 +61,8 @@ class Live:
     def _follow_run(self, now: float) -> None:
         if self.watcher.interrupted:
             self.watcher.release()
-        if self.watcher.complaint is not None:
-            self.window.notice(self.watcher.complaint or "saved")
-            self.watcher.complaint = None
+        if complaints := self.watcher.take_complaints():
+            self.window.notice("; ".join(filter(None, complaints)) or "saved")
         state, running = self.watcher.latest, self.watcher.running
         if state is None or running is None:
             self.window.status.setText("starting")
@@ -107,10 +106,13 @@ class Live:
         return " · ".join([*words, map_words(self.window.scene), focal_words(state)])
 
     def _finish(self, result: RunResult) -> None:
-        """Shows the final, dense map."""
+        """Shows the final, dense map, which can be replayed."""
         self.finished = True
         self.window.end_run()
-        self.window.show_scene(load_scene(result.folder))
+        loaded = load(result.folder)
+        self.window.show_scene(loaded.scene)
+        if loaded.recording is not None:
+            self.window.show_recording(loaded.recording, loaded.images)
         self.window.status.setText(
             f"done, written to {result.folder} · {map_words(self.window.scene)}"
         )

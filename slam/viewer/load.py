@@ -1,64 +1,139 @@
-"""Scenes from files: the output folder of a run, or a point cloud."""
+"""Scenes from files: a saved map, the output folder of an older run, or a point cloud."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import cv2
 import numpy as np
 
-from slam.config import load_config
+from slam.config import Config, load_config
 from slam.export import read_ply
-from slam.frame import Intrinsics
-from slam.sources import Source, open_source
+from slam.frame import Intrinsics, TrackState
+from slam.saved_map import load_map
+from slam.sources import Source
+from slam.sources.configured import open_configured
 from slam.sources.ground_truth import mirrored
 from slam.trajectory import Trajectory, associate, read_trajectory
+from slam.viewer.frame_images import FrameImages, expect_same_recording
 from slam.viewer.points import VERTEX, cloud_vertices, point_vertices
+from slam.viewer.recording import Recording, places_of, playing_seconds
+from slam.viewer.saved import in_order, open_source_of, recording_of_map, scene_of_map
 from slam.viewer.scene import KeyframeView, Scene, edge_pairs
 
 log = logging.getLogger(__name__)
 
 ARRAYS = ("index", "time", "T_WC", "inverse_depth", "information", "pixel", "working_size")
 ARRAYS += ("intrinsics",)
+OF_KEYFRAMES = ("index", "time", "T_WC", "inverse_depth", "information")
+MAP = "map.slam"
 SAME_TIME = 1e-5  # stamps are written with 6 decimals
+NUMBERED = {"icl": 1 / 30}  # s of a stamp, of formats whose stamps are frame numbers
 NO_CAMERA: Intrinsics = (1.0, 1.0, 0.0, 0.0)
 
 
-def load_scene(path: Path) -> Scene:
-    """What a run left behind, or a PLY file alone.
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What can be shown of a file or folder."""
 
-    The keyframes' dense depths are coloured by the images of the run's source; where those are not
-    at hand, map.ply is shown in their place.
+    scene: Scene
+    recording: Recording | None  # None: nothing says what happened when
+    images: FrameImages | None  # of the recording's frames
+
+
+def load_scene(path: Path) -> Scene:
+    """The scene alone of `load`, which see for errors."""
+    return load(path).scene
+
+
+def load(path: Path) -> Loaded:
+    """A saved map, the folder of a run, or a PLY file alone.
+
+    Of a folder, map.slam is taken; where an older run has none, the keyframes' dense depths in
+    keyframes.npz are coloured by the images of the run's source, and where those are not at hand,
+    map.ply is shown in their place.
 
     Raises FileNotFoundError where there is no run, ValueError for damaged files.
     """
     if path.is_file() and path.suffix.lower() == ".ply":
-        return _cloud_scene(path)
+        return Loaded(_cloud_scene(path), None, None)
+    if path.is_file() or (path / MAP).is_file():
+        return _load_map(path)
     if not (path / "keyframes.npz").is_file():
         raise FileNotFoundError(
-            f"{path}: wanted the output folder of `slam run`, with keyframes.npz, or a .ply file"
+            f"{path}: wanted the output folder of `slam run`, with map.slam or keyframes.npz, a "
+            "map.slam, or a .ply file"
         )
-    stored = _read_arrays(path / "keyframes.npz")
-    source = _source_of(path)
+    return _load_run(path)
+
+
+def _load_map(path: Path) -> Loaded:
+    saved = in_order(load_map(path))
+    recording = recording_of_map(saved)
+    scene = scene_of_map(saved, recording)
+    if not len(recording):
+        return Loaded(scene, None, None)
+    images = FrameImages(recording, scene.keyframes, lambda: open_source_of(saved))
+    return Loaded(scene, recording, images)
+
+
+def _load_run(path: Path) -> Loaded:
+    """Of a run that left no map.slam."""
+    stored, report = _read_arrays(path / "keyframes.npz"), _read_report(path / "report.json")
+    source = _source_of(path, report)
     images = {} if source is None else _images(source, stored)
-    keyframes = tuple(_views(stored, images))
     bare = not images and (path / "map.ply").is_file()
-    poses, solved = _path(path, stored)
+    trajectory = _trajectory(path / "trajectory.txt", stored)
+    weak = associate(trajectory.times, np.array(report.get("weak_times", []), float), SAME_TIME)
     width, height = (int(n) for n in stored["working_size"])
     fx, fy, cx, cy = (float(value) for value in stored["intrinsics"])
     columns = np.unique(stored["pixel"][:, 0])
-    return Scene(
-        keyframes=keyframes,
-        path=poses,
-        solved=solved,
+    scene = Scene(
+        keyframes=tuple(_views(stored, images)),
+        path=trajectory.poses,
+        solved=~np.isin(np.arange(len(trajectory)), weak[:, 0]),
         edges=edge_pairs(stored["edges"]),
         intrinsics=(fx, fy, cx, cy),
         size=(width, height),
         stride=int(columns[1] - columns[0]) if len(columns) > 1 else 1,
         loose=_cloud_scene(path / "map.ply").loose if bare else np.empty(0, VERTEX),
+    )
+    frames = report.get("frame_list", [])
+    if not frames:
+        return Loaded(scene, None, None)
+    recording = _recording(frames, report.get("format", ""), trajectory, stored["index"])
+    opened = FrameImages(recording, scene.keyframes, lambda: _open(path, report))
+    return Loaded(scene, recording, opened)
+
+
+def _recording(
+    frames: list[dict[str, Any]], format: str, trajectory: Trajectory, made: np.ndarray
+) -> Recording:
+    """What happened when, as a run reports it.
+
+    Args: made: [K] indices of the keyframes' images, sorted.
+    """
+    index = np.array([frame["index"] for frame in frames], np.int64)
+    times = np.array([frame["time"] for frame in frames], float)
+    T_WC = np.full((len(frames), 7), np.nan)
+    pairs = associate(times, trajectory.times, SAME_TIME)
+    T_WC[pairs[:, 0]] = trajectory.poses[pairs[:, 1]]
+    places = places_of(made, index)
+    newest = np.searchsorted(places, np.arange(len(frames)), side="right") - 1
+    return Recording(
+        index=index,
+        time=times,
+        seconds=playing_seconds(index, times * NUMBERED.get(format, 1.0)),
+        states=tuple(TrackState(frame["state"]) for frame in frames),
+        T_WC=T_WC,
+        keyframe=np.where(np.isfinite(T_WC[:, 0]), newest, -1),
+        made=places,
     )
 
 
@@ -78,27 +153,36 @@ def _cloud_scene(path: Path) -> Scene:
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The stored arrays, the keyframes in the order of their images."""
     try:
         with np.load(path) as stored:
             edges = stored["edges"] if "edges" in stored.files else np.empty((0, 2), np.int64)
-            return {name: stored[name] for name in ARRAYS} | {"edges": edges}
+            arrays = {name: stored[name] for name in ARRAYS}
     except (KeyError, OSError, ValueError, EOFError, BadZipFile) as error:
         raise ValueError(f"{path}: wanted what `slam run` writes, found a damaged file") from error
+    order = np.argsort(arrays["index"], kind="stable")
+    arrays |= {name: arrays[name][order] for name in OF_KEYFRAMES}
+    return arrays | {"edges": np.argsort(order)[edges]}
 
 
-def _source_of(folder: Path) -> Source | None:
-    """The source that a run was made from; None, and a warning, where it is not at hand."""
+def _read_report(path: Path) -> dict[str, Any]:
+    """Empty where there is none."""
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _open(folder: Path, report: Mapping[str, Any]) -> Source:
+    """The source that a run was made from. Raises FileNotFoundError or ValueError."""
+    config: Config = load_config(folder / "config.yaml")
+    path = config.source.path
+    if not Path(path).exists():
+        path = report.get("source", path)  # the whole path, where that one is relative
+    return open_configured(replace(config, source=replace(config.source, path=path)))
+
+
+def _source_of(folder: Path, report: Mapping[str, Any]) -> Source | None:
+    """The same; None, and a warning, where it is not at hand."""
     try:
-        chosen = load_config(folder / "config.yaml").source
-        return open_source(
-            chosen.path,
-            format=chosen.format,
-            calibration=chosen.calibration,
-            fov=chosen.fov,
-            start=chosen.start,
-            end=chosen.end,
-            stride=chosen.stride,
-        )
+        return _open(folder, report)
     except (ValueError, OSError) as error:
         log.warning("without the images of the run: %s", " ".join(str(error).split()))
         return None
@@ -106,10 +190,10 @@ def _source_of(folder: Path) -> Source | None:
 
 def _images(source: Source, stored: dict[str, np.ndarray]) -> dict[int, np.ndarray]:
     """Working images of the keyframes, by their index; empty where the source is another one."""
-    known = np.isin(stored["index"], source.indices)
-    places = np.searchsorted(source.indices, stored["index"])
-    if not known.all() or (np.abs(source.times[places] - stored["time"]) > SAME_TIME).any():
-        log.warning("%s: not the images of the run; shown without them", source.path)
+    try:
+        places = expect_same_recording(source, stored["index"], stored["time"])
+    except ValueError as error:
+        log.warning("%s; shown without them", error)
         return {}
     size = tuple(int(n) for n in stored["working_size"])
     return {
@@ -137,25 +221,15 @@ def _views(stored: dict[str, np.ndarray], images: dict[int, np.ndarray]) -> list
     return found
 
 
-def _path(folder: Path, stored: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Poses [N, 7] of all frames, right-handed, and which of them [N] were solved."""
-    file = folder / "trajectory.txt"
+def _trajectory(file: Path, stored: Mapping[str, np.ndarray]) -> Trajectory:
+    """Poses of all frames, right-handed; the keyframes' where there is no file of them."""
     if not file.is_file() or len(stored["time"]) == 0:
-        return stored["T_WC"], np.ones(len(stored["T_WC"]), bool)
+        return Trajectory(stored["time"], stored["T_WC"])
     written = read_trajectory(file)
-    chosen = min((written, mirrored(written)), key=lambda t: _distance(t, stored))
-    weak = associate(chosen.times, _weak_times(folder / "report.json"), SAME_TIME)[:, 0]
-    return chosen.poses, ~np.isin(np.arange(len(chosen)), weak)
+    return min((written, mirrored(written)), key=lambda t: _distance(t, stored))
 
 
-def _weak_times(report: Path) -> np.ndarray:
-    """Times [N] of the frames whose pose was not solved, as a run reports them."""
-    if not report.is_file():
-        return np.empty(0)
-    return np.array(json.loads(report.read_text()).get("weak_times", []), float)
-
-
-def _distance(trajectory: Trajectory, stored: dict[str, np.ndarray]) -> float:
+def _distance(trajectory: Trajectory, stored: Mapping[str, np.ndarray]) -> float:
     """Of the keyframes' positions from those of the trajectory at their times."""
     order = np.argsort(stored["time"])
     pairs = associate(trajectory.times, stored["time"][order], SAME_TIME)

@@ -49,7 +49,9 @@ class Chunk:
 
 
 class MapView(GLViewWidget):
-    """Shows a scene. `viewpoint`, `style`, `budget` and `hidden` say how; change, then `update`."""
+    """Shows a scene. `viewpoint`, `style`, `budget`, `hidden`, `keyframes` and `lengths` say how;
+    change, then `update`.
+    """
 
     moved = Signal()  # by the mouse
     picked = Signal(object)  # a point [3] that was clicked, with `picking` on
@@ -61,6 +63,8 @@ class MapView(GLViewWidget):
         self.style = Style(size=SIZE, least=20.0, coloring=0, both_sides=False)
         self.budget = BUDGET
         self.hidden: set[str] = set()
+        self.keyframes: int | None = None  # how many, the first ones, are shown; None = all
+        self.lengths: dict[str, int] = {}  # vertices of a layer's lines, the first ones; else all
         self.picking = False
         self.background = (0.0, 0.0, 0.0)
         self.paint_seconds = 0.0  # that the last picture took
@@ -158,14 +162,16 @@ class MapView(GLViewWidget):
             self.drawn = sum(part.count for part in parts)
             self._cloud.draw(parts, matrix, replace(self.style, size=self.style.size * ratio))
         for name, buffer in self._layers.items():
-            if name not in self.hidden and len(buffer.vertices):
+            count = min(len(buffer.vertices), self.lengths.get(name, len(buffer.vertices)))
+            if name not in self.hidden and count:
                 width = ratio * LINE_WIDTHS.get(name, 1.0)
-                self._lines.draw(buffer, matrix, width, on_top=name == "measure")
+                self._lines.draw(buffer, count, matrix, width, on_top=name == "measure")
         GL.glFinish()
         self.paint_seconds = time.perf_counter() - start
 
     def _parts(self, matrix: np.ndarray) -> list[Part]:
-        chunks = list(self._chunks.values())
+        first = len(self._chunks) if self.keyframes is None else self.keyframes
+        chunks = [chunk for number, chunk in self._chunks.items() if number < first]
         if not chunks:
             return []
         counts = np.array([len(chunk.buffer.vertices) for chunk in chunks])

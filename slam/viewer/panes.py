@@ -22,6 +22,7 @@ class Picture(QWidget):
         super().__init__()
         self.setMinimumSize(96, 72)
         self.image: QImage | None = None
+        self.words = ""  # in place of a picture
 
     def show_rgb(self, rgb: np.ndarray) -> None:
         """Takes over [h, w, 3] uint8."""
@@ -29,11 +30,20 @@ class Picture(QWidget):
         data = np.ascontiguousarray(rgb).tobytes()
         shape = (width, height, 3 * width, QImage.Format.Format_RGB888)
         self.image = QImage(data, *shape).copy()  # a copy of its own: `data` goes
+        self.words = ""
+        self.update()
+
+    def say(self, words: str) -> None:
+        """Shows words, and no picture."""
+        self.image, self.words = None, words
         self.update()
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Keeps the picture's shape."""
         if self.image is None:
+            flags = Qt.AlignmentFlag.AlignCenter.value | Qt.TextFlag.TextWrapAnywhere.value
+            painter = QPainter(self)
+            painter.drawText(self.rect(), flags, self.words)
             return
         scale = min(self.width() / self.image.width(), self.height() / self.image.height())
         width, height = scale * self.image.width(), scale * self.image.height()

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
-from slam.frame import SOLVED, FrameRecord, Intrinsics, InverseDepth, Keyframe, Snapshot
+from slam.frame import (
+    SOLVED,
+    FrameRecord,
+    Intrinsics,
+    InverseDepth,
+    Keyframe,
+    Snapshot,
+    source_of,
+)
 from slam.lie import se3_mul
 from slam.mapcloud import confidence
 from slam.predictors import Grid
 from slam.viewer.points import VERTEX, growth, point_vertices, vertex_matrix
 
-LOOP = 10  # keyframes between two, from which on an edge of theirs closes a loop
+# Keyframes between two, from which on an edge of theirs is drawn as one that closes a loop: neither
+# a graph nor a saved map keeps which edges were found as loops.
+LOOP = 10
 SAMPLE = 512  # points of a keyframe that tell how far away things are
 
 
@@ -43,6 +53,8 @@ class Scene:
     size: tuple[int, int]  # px, width and height of the working images
     stride: int  # px between the pixels that became vertices
     loose: np.ndarray  # [n] VERTEX in the world, of no keyframe
+    source: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    # [N] which of the map's sources each posed frame is of; empty = there is one
 
     def matrix(self, keyframe: KeyframeView) -> np.ndarray:
         """[4, 4] from a keyframe's vertices to the world."""
@@ -86,9 +98,33 @@ class Scene:
 
 
 def edge_pairs(edges: Sequence[tuple[int, int]] | np.ndarray) -> np.ndarray:
-    """[E, 2] int64 of directed edges: each pair once, the earlier keyframe first."""
+    """[E, 2] int64 of directed edges: each pair once, the earlier keyframe first.
+
+    They are in the order of the later keyframe: those of the first n keyframes come first.
+    """
     pairs = np.array(edges, np.int64).reshape(-1, 2)
-    return np.unique(np.sort(pairs, axis=1), axis=0)
+    return np.unique(np.sort(pairs, axis=1)[:, ::-1], axis=0)[:, ::-1]
+
+
+def keyframe_view(
+    grid: Grid, index: int, T_WC: np.ndarray, depth: InverseDepth, rgb: torch.Tensor
+) -> KeyframeView:
+    """A keyframe as it is shown.
+
+    Args:
+        index: of its image. T_WC: [7]. depth: [P] on the grid. rgb: [h, w, 3] uint8.
+    """
+    value, information = depth.value.numpy(), depth.information.numpy()
+    shape = grid.rows, grid.columns
+    return KeyframeView(
+        index=index,
+        T_WC=T_WC,
+        vertices=point_vertices(grid.pixel.numpy(), value, information, grid.sample(rgb).numpy()),
+        scale=1.0,
+        inverse_depth=value.reshape(shape),
+        confidence=confidence(depth).numpy().reshape(shape),
+        rgb=rgb.numpy(),
+    )
 
 
 class SceneBuilder:
@@ -96,7 +132,6 @@ class SceneBuilder:
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
-        self._pixel = grid.pixel.numpy()
         self._made: dict[int, tuple[KeyframeView, InverseDepth]] = {}  # with what it was made of
 
     def build(self, snapshot: Snapshot) -> Scene:
@@ -113,6 +148,7 @@ class SceneBuilder:
             size=(self.grid.width, self.grid.height),
             stride=self.grid.stride,
             loose=np.empty(0, VERTEX),
+            source=np.array([source_of(r.index) for r in posed], np.int64),
         )
 
     def _view(self, number: int, keyframe: Keyframe) -> tuple[KeyframeView, InverseDepth]:
@@ -123,23 +159,8 @@ class SceneBuilder:
             if scale is not None:
                 view = replace(before[0], T_WC=pose, scale=scale)
                 return replace(view, inverse_depth=self._plane(keyframe.depth.value)), before[1]
-        depth, rgb = keyframe.depth, keyframe.frame.features.rgb
-        vertices = point_vertices(
-            self._pixel,
-            depth.value.numpy(),
-            depth.information.numpy(),
-            self.grid.sample(rgb).numpy(),
-        )
-        view = KeyframeView(
-            index=keyframe.frame.index,
-            T_WC=pose,
-            vertices=vertices,
-            scale=1.0,
-            inverse_depth=self._plane(depth.value),
-            confidence=self._plane(confidence(depth)),
-            rgb=rgb.numpy(),
-        )
-        return view, depth
+        frame, depth = keyframe.frame, keyframe.depth
+        return keyframe_view(self.grid, frame.index, pose, depth, frame.features.rgb), depth
 
     def _plane(self, values: torch.Tensor) -> np.ndarray:
         return values.numpy().reshape(self.grid.rows, self.grid.columns)

@@ -35,10 +35,28 @@ class Watcher(Observer):
         self._save = False
         self._interrupts = 0  # times that Ctrl-C was pressed
         self._stopped = False
-        self.running: Running | None = None
-        self.latest: LiveState | None = None
-        self.is_adjusting = False  # the loop is over
-        self.complaint: str | None = None  # of the last save, "" = it was written
+        self._running: Running | None = None
+        self._latest: LiveState | None = None
+        self._adjusting = False
+        self._complaints: list[str] = []  # of the saves since they were last taken
+
+    @property
+    def running(self) -> Running | None:
+        """The run; None before it began."""
+        with self._change:
+            return self._running
+
+    @property
+    def latest(self) -> LiveState | None:
+        """Its newest state; None before the first image."""
+        with self._change:
+            return self._latest
+
+    @property
+    def is_adjusting(self) -> bool:
+        """Whether the loop is over."""
+        with self._change:
+            return self._adjusting
 
     # --- called by the window -----------------------------------------------------------------
 
@@ -61,24 +79,36 @@ class Watcher(Observer):
             self._allowed += self._paused
             self._change.notify_all()
 
+    def take_complaints(self) -> list[str]:
+        """What the saves since the last call could not write, each "" where all was written."""
+        with self._change:
+            taken, self._complaints = self._complaints, []
+            return taken
+
     def stop(self) -> None:
         """Ends the loop; everything is adjusted and saved."""
         with self._change:
             self._stopped = True
-            if self.running is not None:
-                self.running.stop()
+            if self._running is not None:
+                self._running.stop()
             self._change.notify_all()
 
     def interrupt(self) -> None:
-        """One Ctrl-C; the third raises KeyboardInterrupt. Called by a signal handler: no lock."""
-        running, self._interrupts = self.running, self._interrupts + 1
+        """One Ctrl-C; the third raises KeyboardInterrupt.
+
+        Called by a signal handler, maybe while its thread holds the lock, which it may take again.
+        """
+        with self._change:
+            self._interrupts += 1
+            running = self._running
         if running is not None:
             running.interrupt()
 
     @property
     def interrupted(self) -> bool:
         """Whether there was a Ctrl-C."""
-        return self._interrupts > 0
+        with self._change:
+            return self._interrupts > 0
 
     def release(self) -> None:
         """Ends a pause after an interruption."""
@@ -88,10 +118,11 @@ class Watcher(Observer):
 
     def began(self, running: Running) -> None:
         with self._change:
-            self.running = running
+            self._running = running
+            earlier = self._interrupts  # later ones reach the run themselves
             if self._stopped:
                 running.stop()
-        for _ in range(self._interrupts):
+        for _ in range(earlier):
             running.interrupt()
 
     def before_image(self) -> None:
@@ -100,7 +131,8 @@ class Watcher(Observer):
             self._allowed = max(0, self._allowed - 1)
 
     def posed(self, image: Image, step: Step, latency: float, dropped: int) -> None:
-        running, before = self.running, self.latest
+        with self._change:
+            running, before = self._running, self._latest
         if running is None:
             return
         slam, source = running.slam, running.source
@@ -108,7 +140,7 @@ class Watcher(Observer):
         measured = step.record.measurement
         if measured is None and before is not None:
             measured = before.measurement
-        self.latest = LiveState(
+        state = LiveState(
             image=image,
             step=step,
             measurement=measured,
@@ -118,6 +150,8 @@ class Watcher(Observer):
             focal=focal,
             focal_sigma=focal * slam.backend.focal_sigma,
         )
+        with self._change:
+            self._latest = state
 
     def wants_save(self) -> bool:
         with self._change:
@@ -125,7 +159,9 @@ class Watcher(Observer):
             return wanted
 
     def saved(self, complaint: str) -> None:
-        self.complaint = complaint
+        with self._change:
+            self._complaints.append(complaint)
 
     def adjusting(self) -> None:
-        self.is_adjusting = True
+        with self._change:
+            self._adjusting = True

@@ -109,9 +109,8 @@ class WebLive:
         state, running = self.watcher.latest, self.watcher.running
         if self.thread.ended or state is None or running is None or not self.page.watched:
             return
-        if self.watcher.complaint is not None:
-            self.page.notice(self.watcher.complaint or "saved")
-            self.watcher.complaint = None
+        if complaints := self.watcher.take_complaints():
+            self.page.notice("; ".join(filter(None, complaints)) or "saved")
         if now >= self._next_snapshot:
             if self._builder is None:
                 self._builder = SceneBuilder(running.slam.predictor.grid)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PySide6.QtCore import QSignalBlocker, Qt, Signal
+from PySide6.QtCore import Qt, Signal
 from PySide6.QtGui import QAction, QCloseEvent, QKeySequence, QResizeEvent
 from PySide6.QtWidgets import (
     QApplication,
@@ -19,27 +18,32 @@ from PySide6.QtWidgets import (
     QLabel,
     QMainWindow,
     QSplitter,
+    QVBoxLayout,
     QWidget,
 )
 
 from slam.export import write_ply
 from slam.viewer.colors import DARK, LIGHT, Theme
 from slam.viewer.commands import COMMANDS, LAYERS, Command, help_text
-from slam.viewer.controls import MOST_CONFIDENT, SIZE_STEPS, Controls
+from slam.viewer.controls import Controls
+from slam.viewer.frame_images import FrameImages
 from slam.viewer.lines import camera_lines, scene_lines
-from slam.viewer.map_view import COLORINGS, MapView
+from slam.viewer.map_view import MapView
 from slam.viewer.panes import Overlay, Panes
 from slam.viewer.pictures import confidence_picture, depth_picture
 from slam.viewer.points import VERTEX, pose_matrix
+from slam.viewer.recording import Recording
+from slam.viewer.replay import Replay
 from slam.viewer.ruler import Ruler
 from slam.viewer.scene import KeyframeView, Scene
+from slam.viewer.styling import Styling
 from slam.viewer.theme import desktop_theme, palette
+from slam.viewer.timeline import Timeline
 from slam.viewer.viewpoints import overview, scene_up
 
 log = logging.getLogger(__name__)
 
 CHASE = 0.12  # share of the way to its place behind the camera that the view goes at once
-CONFIDENCE_STEP, SIZE_STEP = 5, 5  # of the sliders, by key
 NOTICE = 8000  # ms that a message stays
 
 
@@ -75,6 +79,9 @@ class Window(QMainWindow):
         self.panes = Panes()
         self.actions_of = {c.name: self._action(c) for c in COMMANDS if steering or not c.live}
         self.controls = Controls(self.actions_of, live=steering is not None)
+        self.styling = Styling(self.view, self.controls)
+        self.timeline = Timeline(self.actions_of)
+        self.replay: Replay | None = None  # of what the timeline goes through
         self.status = QLabel()
         self.help_overlay = Overlay(self.view)
         self.colors: Theme = desktop_theme()
@@ -89,15 +96,26 @@ class Window(QMainWindow):
         action.setShortcut(QKeySequence(command.keys))
         action.setToolTip(f"{command.help} ({command.keys})")
         action.setCheckable(command.toggles)
-        done: Callable[..., None] = getattr(self, f"do_{command.name}")
+        action.setEnabled(not command.replay)  # until there is a recording
         signal = action.toggled if command.toggles else action.triggered
-        signal.connect(done if command.toggles else lambda: done())
+        signal.connect(lambda on: self._do(command.name, *([on] if command.toggles else [])))
         self.addAction(action)
         return action
 
+    def _do(self, name: str, *on: bool) -> None:
+        """A command, by that part of the window that knows it."""
+        method, parts = f"do_{name}", (self, self.styling, self.timeline)
+        getattr(next(part for part in parts if hasattr(part, method)), method)(*on)
+
     def _lay_out(self) -> None:
+        upper = QWidget()
+        column = QVBoxLayout(upper)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(0)
+        column.addWidget(self.view, stretch=1)
+        column.addWidget(self.timeline)
         left = QSplitter(Qt.Orientation.Vertical)
-        left.addWidget(self.view)
+        left.addWidget(upper)
         left.addWidget(self.panes)
         left.setSizes([560, 190])
         left.setStretchFactor(0, 1)
@@ -120,19 +138,12 @@ class Window(QMainWindow):
         controls, view = self.controls, self.view
         view.moved.connect(self._moved)
         view.picked.connect(self.measure_to)
-        controls.coloring.currentIndexChanged.connect(self._restyle)
-        controls.confidence.valueChanged.connect(self._restyle)
-        controls.point_size.valueChanged.connect(self._restyle)
-        with QSignalBlocker(controls.confidence), QSignalBlocker(controls.point_size):
-            controls.confidence.setValue(round(view.style.least))
-            controls.point_size.setValue(round(SIZE_STEPS * view.style.size))
-        controls.budget.valueChanged.connect(self._set_budget)
         for name, box in controls.layers.items():
             box.toggled.connect(lambda on, name=name: self.set_layer(name, shown=on))
             box.setShortcut(QKeySequence(LAYERS[name][0]))
         controls.keyframe.valueChanged.connect(self.show_keyframe)
         self.actions_of["see_through"].setChecked(True)
-        self._restyle()
+        self.styling.restyle()
         if self.steering is not None:
             self.actions_of["follow"].setChecked(True)
             controls.keyframe.setEnabled(False)
@@ -151,10 +162,17 @@ class Window(QMainWindow):
         self._draw_lines()
         if first:
             self.look_at_all()
-            self._show_budget()
+            self.styling.show_budget()
         if self.steering is None and scene.keyframes:
             self.controls.keyframe.setRange(0, len(scene.keyframes) - 1)
             self.show_keyframe(self.controls.keyframe.value())
+
+    def show_recording(self, recording: Recording, images: FrameImages | None) -> None:
+        """Lets the scene that is shown be gone through in time. Args: images: of its frames."""
+        for command in COMMANDS:
+            if command.replay:
+                self.actions_of[command.name].setEnabled(True)
+        self.replay = Replay(self, recording, images)
 
     def show_camera(self, T_WC: np.ndarray | None) -> None:
         """Takes over the pose [7] of the current camera; None = it has none."""
@@ -165,13 +183,22 @@ class Window(QMainWindow):
         """Its image, depth and confidence in the panes, its frustum as the current one."""
         if self.scene is None or number >= len(self.scene.keyframes):
             return
+        if self.replay is not None:
+            self.replay.go_to_keyframe(number)
+            return
         keyframe = self.scene.keyframes[number]
         self.show_pictures(keyframe, keyframe.rgb)
         self.show_camera(keyframe.T_WC)
-        place = f"{number + 1} of {len(self.scene.keyframes)}"
-        self.controls.keyframe_text.setText(f"{place}: image {keyframe.index}")
-        if self.following:
-            self.chase(1.0)
+        self.say_keyframe(number)
+        self.chase(1.0)
+
+    def say_keyframe(self, number: int) -> None:
+        """Which keyframe the pictures are of; -1 = of none."""
+        keyframes = () if self.scene is None else self.scene.keyframes
+        words = "none yet"
+        if number >= 0:
+            words = f"{number + 1} of {len(keyframes)}: image {keyframes[number].index}"
+        self.controls.keyframe_text.setText(words)
 
     def show_pictures(self, keyframe: KeyframeView | None, image: np.ndarray | None) -> None:
         """An image [h, w, 3] uint8, and depth and confidence of a keyframe."""
@@ -218,27 +245,6 @@ class Window(QMainWindow):
         if self.camera is not None and self.scene is not None:
             lines = camera_lines(self.scene, self.camera, self.colors.camera)
         self.view.set_lines("camera", lines)
-
-    def _restyle(self) -> None:
-        controls = self.controls
-        self.view.style = replace(
-            self.view.style,
-            coloring=controls.coloring.currentIndex(),
-            least=float(controls.confidence.value()),
-            size=controls.point_size.value() / SIZE_STEPS,
-        )
-        controls.confidence_text.setText(f"confidence ≥ {controls.confidence.value()}")
-        controls.size_text.setText(f"point size {controls.point_size.value() / SIZE_STEPS:.1f} px")
-        self.view.update()
-
-    def _set_budget(self, points: int) -> None:
-        self.view.budget = points
-        self.view.update()
-
-    def _show_budget(self) -> None:
-        """The view chooses it when it first draws."""
-        with QSignalBlocker(self.controls.budget):
-            self.controls.budget.setValue(self.view.budget)
 
     def set_layer(self, name: str, *, shown: bool) -> None:
         """Shows or hides one of LAYERS."""
@@ -330,41 +336,14 @@ class Window(QMainWindow):
         name = "" if path else QFileDialog.getSaveFileName(self, "Export", "map.ply", "*.ply")[0]
         if not (chosen := path or name):
             return
-        points, colors, trust = self.scene.cloud(self.view.style.least)
+        shown = replace(self.scene, keyframes=self.scene.keyframes[: self.view.keyframes])
+        points, colors, trust = shown.cloud(self.view.style.least)
         try:
             write_ply(chosen, points, colors, trust)
         except OSError as error:
             self.notice(f"could not write {chosen}: {error.strerror}")
             return
         self.notice(f"{len(points)} points written: {chosen}")
-
-    def do_see_through(self, on: bool) -> None:
-        """Hides surfaces that are seen from behind, or shows them."""
-        self.view.style = replace(self.view.style, both_sides=not on)
-        self.view.update()
-
-    def do_next_coloring(self) -> None:
-        """The next of COLORINGS."""
-        box = self.controls.coloring
-        box.setCurrentIndex((box.currentIndex() + 1) % len(COLORINGS))
-
-    def do_larger(self) -> None:
-        """Larger points."""
-        self.controls.point_size.setValue(self.controls.point_size.value() + SIZE_STEP)
-
-    def do_smaller(self) -> None:
-        """Smaller points."""
-        self.controls.point_size.setValue(self.controls.point_size.value() - SIZE_STEP)
-
-    def do_surer(self) -> None:
-        """Only more confident points."""
-        slider = self.controls.confidence
-        slider.setValue(min(slider.value() + CONFIDENCE_STEP, MOST_CONFIDENT))
-
-    def do_less_sure(self) -> None:
-        """Less confident points too."""
-        slider = self.controls.confidence
-        slider.setValue(max(slider.value() - CONFIDENCE_STEP, 0))
 
     def do_theme(self) -> None:
         """The other one."""
@@ -394,6 +373,9 @@ class Window(QMainWindow):
             self.help_overlay.show_in_the_middle()
 
     def closeEvent(self, event: QCloseEvent) -> None:
-        """Says so."""
+        """Says so; nothing is read any more."""
+        if self.replay is not None:
+            self.replay.close()
+            self.replay = None
         self.closed.emit()
         event.accept()
