@@ -31,6 +31,7 @@ from slam.saved_map import SavedMap, expect_fitting, expect_layout, load_map
 from slam.session import Found, Session, begin, find, replay, resumed
 from slam.sources import ImageSource, Source
 from slam.sources.camera import CameraSource
+from slam.sources.configured import open_configured
 from slam.sources.stream import Stream
 from slam.standing import Standing
 from slam.system import Slam
