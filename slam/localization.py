@@ -14,7 +14,7 @@ import numpy as np
 
 from slam.config import Config, to_yaml
 from slam.frame import SOLVED, FrameRecord, TrackState, source_of
-from slam.outputs import Files, output_folder
+from slam.output_files import Files, output_folder
 from slam.run import INTERRUPTED, Interrupt, open_configured, playing
 from slam.saved_map import SavedMap, expect_same_camera, load_map
 from slam.sources import Source
