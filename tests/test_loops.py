@@ -39,7 +39,8 @@ class AllAlike(Places):
     def similar(
         self, frame: Frame, most: int, *, exclude_after: int | None = None
     ) -> list[Candidate]:
-        found = [n for n in self.alike.get(frame.index, ()) if n <= (exclude_after or 0)]
+        last = COUNT if exclude_after is None else exclude_after
+        found = [n for n in self.alike.get(frame.index, ()) if n <= last]
         return [Candidate(n, 1.0) for n in found[:most]]
 
 
