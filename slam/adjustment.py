@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
 from slam.frame import Correspondence, Intrinsics, InverseDepth
-from slam.graph import Edge
+from slam.graph import Edge, Graph
 from slam.optimization import BundleAdjustment
 
 
@@ -20,6 +21,7 @@ class Adjusted:
     intrinsics: Intrinsics
     newest: int  # the last keyframe known when this was solved
     scales: dict[int, float] = field(default_factory=dict)  # by which distances grow, before that
+    joined: dict[int, int] = field(default_factory=dict)  # submap to the one it became part of
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,47 @@ class Part:
     edges: dict[Edge, Correspondence]  # between them, by keyframe numbers
     fixed: list[bool]  # of each keyframe: its pose stays
     held: list[bool]  # of each keyframe: its depth stays
+
+
+def last_part(graph: Graph, members: Sequence[int], window: int, anchors: int) -> Part | None:
+    """A submap's last keyframes move; those linked to them take part as they are.
+
+    Args:
+        members: the submap's keyframes, in order.
+        window: how many are adjusted, at most.
+        anchors: of them whose poses stay; 1 where the window holds all.
+    Returns None where there are too few, or the last ones see what no other does.
+    """
+    if len(members) < 3:
+        return None
+    last, frozen, known = members[-window:], graph.frozen, set(members)
+    anchors = 1 if len(last) == len(members) else anchors
+    moving = {k for k in last if k >= frozen}
+    free = {k for k in last[anchors:] if k >= frozen}
+    edges = {e: c for e, c in graph.edges_at(sorted(moving)).items() if known >= set(e)}
+    if not edges:
+        return None
+    linked = sorted({k for e in edges for k in e} | moving)
+    return Part(linked, edges, [k not in free for k in linked], [k not in moving for k in linked])
+
+
+def closed_part(graph: Graph, numbers: Sequence[int]) -> Part:
+    """Some keyframes and what was measured between them; all moves but the first pose."""
+    known = set(numbers)
+    edges = {e: c for e, c in graph.edges_at(numbers).items() if known >= set(e)}
+    return Part([*numbers], edges, [k == numbers[0] for k in numbers], [False for _ in numbers])
+
+
+def whole_part(graph: Graph, members: Sequence[int]) -> Part:
+    """All of a submap that may change, and what is linked; the first pose and what is frozen stay.
+
+    Args: members: the submap's keyframes, in order.
+    """
+    frozen, known = graph.frozen, set(members)
+    edges = {e: c for e, c in graph.edges().items() if max(e) >= frozen and known >= set(e)}
+    numbers = sorted({k for e in edges for k in e} | {k for k in members if k >= frozen})
+    fixed = [k < frozen or k == numbers[0] for k in numbers]
+    return Part(numbers, edges, fixed, [k < frozen for k in numbers])
 
 
 def in_scale_of(T_WC: Tensor, result: BundleAdjustment) -> BundleAdjustment:

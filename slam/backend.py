@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.adjustment import Adjusted, Part, in_scale_of
+from slam.adjuster import Adjuster
 from slam.config import Config
 from slam.edges import Edges
-from slam.frame import Correspondence, InverseDepth, Keyframe
-from slam.graph import Edge, Graph, rescaled_keyframe
-from slam.lie import se3_to_sim3, sim3_to_se3
+from slam.frame import Keyframe
+from slam.graph import Edge, Graph
+from slam.lie import se3_to_sim3, sim3_mul
 from slam.loops import Loop, LoopSearch, relative_edges, similarity
-from slam.mapping import relative
-from slam.optimization import BundleAdjustment, bundle_adjust, optimise_relative_poses
+from slam.optimization import optimise_relative_poses
 from slam.places import Places
 from slam.predictors import Predictor
 from slam.relocalization import Relocaliser
-from slam.shutter import ReadoutCost, Shutter, unroll
 from slam.standing import BackendStanding
+from slam.submap_search import Join, SubmapSearch
+from slam.submaps import Submaps
 from slam.timing import Timings
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ BELIEVED = 0.25  # of a loop, in the end, for it to become an edge
 HURRIED = 2  # neighbours that keyframes are linked to while there are more to link
 
 
-class Backend:
+class Backend(Adjuster):
     """Keeps the map consistent. One `step` for each new keyframe, one `finish` at the end."""
 
     def __init__(
@@ -48,59 +48,42 @@ class Backend:
         edges: Edges | None = None,
     ) -> None:
         """Args: edges: how pairs of keyframes are measured; None = by flow."""
-        self.predictor = predictor
+        super().__init__(predictor, graph, config, refine_focal)
         self.edges = edges or Edges(predictor, graph, config)
         self.places = places
-        self.graph = graph
-        self.config = config
         self.timings = timings
-        self.refine_focal = refine_focal
-        self.focal_sigma = float("inf")
-        self.last_cost = float("nan")
         self.hurry = threading.Event()  # set: the rounds of `finish` end early
-        self._free_focal_at = config.focal.first
-        self._readout_at, self._readout_cost = config.shutter.first, ReadoutCost()
-        self._readout = graph.readout  # s, as estimated now
-        self._intrinsics = graph.intrinsics  # likewise
-        self._until: int | None = None  # index of the last image that counts; None = all
-        self._adjusted: list[Adjusted] = []  # found and not yet published
         self._relocaliser = Relocaliser(predictor, config, places, one_thread=True)
         self._loops = LoopSearch(places, config, self.verify)
-        self.standing = self._stands()  # as published
+        self._joins = SubmapSearch(places, config, self.verify)
 
     def close(self) -> None:
         """Ends the helper threads."""
         self.edges.close()
 
-    def reset(self) -> None:
-        """Forgets what belonged to a discarded start."""
+    def reset(self, first: int = 0) -> None:
+        """Forgets what belonged to a discarded start. Args: first: its first keyframe."""
         self._adjusted = []
-        self.edges.clear()
+        self.edges.forget(first)
         self.places.clear()
-        self._loops.clear()
-        self._free_focal_at = self.config.focal.first
-        self._readout_at, self._readout_cost = self.config.shutter.first, ReadoutCost()
-        self._readout = self.config.shutter.readout or 0.0
-        self.graph.set_readout(self._readout)
-        self.focal_sigma, self.last_cost = float("inf"), float("nan")
-        self.standing = self._stands()
-
-    def _stands(self) -> BackendStanding:
-        return BackendStanding(
-            self._free_focal_at,
-            self._readout_at,
-            self._readout_cost,
-            self.focal_sigma,
-            self.last_cost,
-        )
+        self.places.take(self.graph.keyframes()[:first])
+        self._loops.forget(first)
+        self._joins.forget(first)
+        if first == 0:  # else the camera is known from the other submaps
+            self._forget_camera()
 
     def take_up(self, standing: BackendStanding) -> None:
         """Goes on with the map that is there; its pairs are measured again in the end."""
         self._free_focal_at = standing.free_focal_at
         self._readout_at, self._readout_cost = standing.readout_at, standing.readout_cost
         self.focal_sigma, self.last_cost = standing.focal_sigma, standing.last_cost
-        self._readout, self._intrinsics = self.graph.readout, self.graph.intrinsics
+        self._readout = self.graph.readout
+        self._begin(None)
         self.standing = standing
+
+    def _know(self, submaps: Submaps) -> None:
+        super()._know(submaps)
+        self.edges.submaps = submaps
 
     def step(self, keyframes: Sequence[Keyframe], first: int) -> None:
         """Links new keyframes to their neighbours; adjusts the window that the last one ends.
@@ -112,8 +95,7 @@ class Backend:
             first: number of the first one that is new.
         """
         number = len(keyframes) - 1
-        self._intrinsics = self.graph.intrinsics
-        self._until = max(k.frame.index for k in keyframes)
+        self._begin(max(k.frame.index for k in keyframes))
         with self.timings.measure("backend edges", number):
             new, settings = range(first, number + 1), self.config.bundle_adjustment
             counts = settings.neighbours, settings.covisible_at_once
@@ -132,24 +114,23 @@ class Backend:
             with self.timings.measure("backend shutter", number):
                 self._search_readout(keyframes)
 
-    def publish(self) -> None:
-        """Hands what was found to the graph."""
-        for found in self._adjusted:
-            self.graph.adopt(
-                found.poses, found.depths, found.intrinsics, found.newest, found.scales
-            )
-        self._adjusted = []
-        self.graph.set_readout(self._readout)
-        self.standing = self._stands()
-
     def finish(self) -> None:
-        """Global rounds: edges to all covisible keyframes, flow measured again, all moves."""
-        settings = self.config.bundle_adjustment
-        self._intrinsics, self._until = self.graph.intrinsics, None
+        """Global rounds; once more where they let submaps be joined."""
+        self._begin(None)
         if self.config.shutter.readout is None and np.isfinite(self._readout_at):
             with self.timings.measure("final shutter"):
                 self._search_readout(self.graph.keyframes())
                 self.publish()
+        self._adjust_globally()
+        if self._submaps.several and not self.hurry.is_set():
+            with self.timings.measure("final joins"):
+                joined = self._join_last()
+            if joined:
+                self._adjust_globally()
+
+    def _adjust_globally(self) -> None:
+        """Rounds of edges to all covisible keyframes, flow measured again; all moves."""
+        settings = self.config.bundle_adjustment
         enough = len(self.graph) > max(1, self.graph.frozen)
         for _ in range(settings.global_rounds if enough else 0):
             if self.hurry.is_set():
@@ -185,17 +166,57 @@ class Backend:
         for number in range(first, len(keyframes)):
             with self.timings.measure("backend loops", number):
                 linked = {k for e in self.graph.edges_at([number]) for k in e} - {number}
-                found = self._loops.find(keyframes, number, linked)
+                found = self._loops.find(keyframes, number, linked, self._submaps)
                 keyframes, believed = self._bend(keyframes, found.loops)
                 pairs = sorted({(v.older, v.newer) for v in (*believed, *found.links)})
                 self.edges.measure_loops(keyframes, pairs, self._intrinsics)
                 if believed:
                     keyframes = self._adjust_after_loop(keyframes)
+                keyframes, _ = self._join(
+                    keyframes, self._joins.find(keyframes, number, self._submaps)
+                )
         return keyframes
+
+    def _join(
+        self, keyframes: Sequence[Keyframe], join: Join | None
+    ) -> tuple[Sequence[Keyframe], bool]:
+        """Moves a submap into another one's world, ties and adjusts both; whether it was done."""
+        if join is None:
+            return keyframes, False
+        before = keyframes, self._submaps, len(self._adjusted)
+        known, into = len(keyframes), {join.gone: join.into}
+        poses = {
+            k: sim3_mul(join.T, se3_to_sim3(keyframes[k].T_WC))
+            for k in self._submaps.members(join.gone, known)
+        }
+        self._know(self._submaps.joined(into))
+        keyframes = self._moved(keyframes, poses, joined=into)
+        keyframes, believed = self._bend(keyframes, join.loops)
+        pairs = sorted({(min(e), max(e)) for e in ((v.older, v.newer) for v in believed)})
+        self.edges.measure_loops(keyframes, pairs, self._intrinsics)
+        if not {e for e in pairs if self.graph.edges_at([e[0]]).keys() & {e, e[::-1]}}:
+            self._know(before[1])
+            del self._adjusted[before[2] :]
+            return before[0], False
+        log.info("submap %d is %.3f times as large in submap %d", join.gone, join.T[7], join.into)
+        return self._adjust_after_loop(keyframes), True
+
+    def _join_last(self) -> bool:
+        """Joins what is still apart and sees the same, with final depths; whether anything was."""
+        self.places.take(self.graph.keyframes())
+        done = False
+        while True:
+            keyframes = self.graph.keyframes()
+            join = self._joins.find_last(keyframes, self._submaps)
+            _, joined = self._join(keyframes, join)
+            if not joined:
+                return done
+            self.publish()
+            done = True
 
     def tie(self, loops: Sequence[Loop]) -> None:
         """Mends the map by loops that are believed, and publishes it."""
-        self._intrinsics, self._until = self.graph.intrinsics, None
+        self._begin(None)
         keyframes, believed = self._bend(self.graph.keyframes(), loops)
         pairs = sorted({(v.older, v.newer) for v in believed})
         self.edges.measure_loops(keyframes, pairs, self._intrinsics)
@@ -218,10 +239,14 @@ class Backend:
         """Spreads what loops tell over all keyframes, in Sim(3); returns those it believes, too."""
         if not loops:
             return keyframes, ()
-        T_WC = se3_to_sim3(torch.stack([k.T_WC for k in keyframes]))
-        ties = relative_edges(keyframes, self.graph.edges(), loops, self.config.loops.sigma)
-        stay = max(1, self.graph.frozen)
-        fixed = [number < stay for number in range(len(keyframes))]
+        members = self._submaps.members(self._submaps.of(loops[0].newer), len(keyframes))
+        place = {k: n for n, k in enumerate(members)}
+        measured = {(place[i], place[j]) for i, j in self.graph.edges() if {i, j} <= place.keys()}
+        told = [replace(v, older=place[v.older], newer=place[v.newer]) for v in loops]
+        own = [keyframes[k] for k in members]
+        ties = relative_edges(own, measured, told, self.config.loops.sigma)
+        fixed = [k < self.graph.frozen or k == members[0] for k in members]
+        T_WC = se3_to_sim3(torch.stack([k.T_WC for k in own]))
         solved = optimise_relative_poses(T_WC, ties, fixed)
         if solved.failure:
             log.warning("loop of keyframes %s: %s", [v.newer for v in loops], solved.failure)
@@ -230,171 +255,10 @@ class Backend:
         believed = [v for v, share in zip(loops, trust, strict=True) if share > BELIEVED]
         for loop in believed:
             log.info("loop: keyframe %d sees what %d saw", loop.newer, loop.older)
-        free = range(stay, len(keyframes))
-        return self._moved(keyframes, {k: solved.T_WC[k] for k in free}), believed
+        free = {k: solved.T_WC[n] for n, k in enumerate(members) if not fixed[n]}
+        return self._moved(keyframes, free), believed
 
     def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
-        """Everything moves, with the new edges."""
-        return self._adjust_all(keyframes, self.config.bundle_adjustment.global_iterations)
-
-    def _moved(self, keyframes: Sequence[Keyframe], T_WC: dict[int, Tensor]) -> Sequence[Keyframe]:
-        """Keeps poses [8] for publishing, their scale in the depths; returns the keyframes so."""
-        out = list(keyframes)
-        scales = {number: float(T[7]) for number, T in T_WC.items()}
-        for number, T in T_WC.items():
-            out[number] = rescaled_keyframe(keyframes[number], sim3_to_se3(T), scales[number])
-        poses = {number: out[number].T_WC for number in T_WC}
-        newest = len(keyframes) - 1
-        self._adjusted.append(Adjusted(poses, {}, self._intrinsics, newest, scales))
-        return out
-
-    # --- adjustment ---------------------------------------------------------------------------
-
-    def _adjust_window(self, keyframes: Sequence[Keyframe], number: int) -> Sequence[Keyframe]:
-        """The last keyframes move; those linked to them take part as they are."""
-        settings = self.config.bundle_adjustment
-        if number < 2:
-            return keyframes
-        first = max(0, number + 1 - settings.window)
-        anchors = 1 if first == 0 else settings.anchors
-        frozen = self.graph.frozen
-        window = range(max(first, frozen), number + 1)
-        free = range(max(first + anchors, frozen), number + 1)
-        edges = {e: c for e, c in self.graph.edges_at(window).items() if max(e) <= number}
-        if not edges:  # it sees what no other does
-            return keyframes
-        linked = sorted({k for e in edges for k in e} | set(window))
-        fixed = [k not in free for k in linked]
-        part = Part(linked, edges, fixed, held=[k not in window for k in linked])
-        return self._adopt(keyframes, part, self._solve(keyframes, part, settings.iterations))
-
-    def _adjust_all(self, keyframes: Sequence[Keyframe], iterations: int) -> Sequence[Keyframe]:
-        """Everything moves but the first pose; the focal length too where it is unknown."""
-        part = self._everything(keyframes)
-        if not part.edges:
-            return keyframes
-        solved = self._solve(keyframes, part, iterations, free_focal=self.refine_focal)
-        return self._adopt(keyframes, part, solved)
-
-    def _search_focal(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
-        """The same from several focal lengths while the map is small; the one that costs least."""
-        focal = self.config.focal
-        part = self._everything(keyframes)
-        factors = focal.factors() if len(keyframes) < focal.settled else (1.0,)
-        results = [
-            self._solve(keyframes, part, focal.iterations, free_focal=True, factor=factor)
-            for factor in factors
-        ]
-        return self._adopt(keyframes, part, min(results, key=lambda r: r.cost))
-
-    def _search_readout(self, keyframes: Sequence[Keyframe]) -> None:
-        """Adjusts the last keyframes with three readout times; their costs tell the best one."""
-        settings, count = self.config.shutter, len(keyframes)
-        grown = max(count + 1, int(count * settings.growth))
-        self._readout_at = grown if count < settings.settled else float("inf")
-        window = range(max(0, count - settings.settled), count)
-        edges = {e: c for e, c in self.graph.edges_at(window).items() if set(e) <= set(window)}
-        if count < settings.first or not edges:
-            return
-        part = Part([*window], edges, [k == window[0] for k in window], [False for _ in window])
-        now, iterations = self._readout, self.config.bundle_adjustment.iterations
-        tried = [now - settings.step, now, now + settings.step]
-        costs = [
-            self._solve(keyframes, part, iterations, readout=r, huber=settings.huber).cost
-            for r in tried
-        ]
-        self._readout_cost = self._readout_cost.plus(tried, [c * len(edges) for c in costs])
-        self._readout = self._readout_cost.best(settings.limit, settings.least_gain)
-        self._adopt(keyframes, part, self._solve(keyframes, part, iterations))
-
-    def _everything(self, keyframes: Sequence[Keyframe]) -> Part:
-        """All that may change and what is linked to it; the first pose and what is frozen stay."""
-        frozen, count = self.graph.frozen, len(keyframes)
-        edges = {e: c for e, c in self.graph.edges().items() if frozen <= max(e) < count}
-        numbers = sorted({k for e in edges for k in e} | set(range(frozen, count)))
-        fixed = [k < frozen or k == numbers[0] for k in numbers]
-        return Part(numbers, edges, fixed, [k < frozen for k in numbers])
-
-    def _solve(
-        self,
-        keyframes: Sequence[Keyframe],
-        part: Part,
-        iterations: int,
-        *,
-        free_focal: bool = False,
-        factor: float = 1.0,
-        readout: float | None = None,
-        huber: float | None = None,
-    ) -> BundleAdjustment:
-        """Bundle adjustment of a part of the map, from `factor` times the focal length.
-
-        Args:
-            readout: s, of a rolling shutter; None = as estimated now.
-            huber: sigma; None = as set.
-        """
-        settings = self.config.bundle_adjustment
-        settings = settings if huber is None else replace(settings, huber=huber)
-        fx, fy, cx, cy = self._intrinsics
-        readout = self._readout if readout is None else readout
-        edges = self._unrolled(keyframes, part, readout)
-        place = {k: n for n, k in enumerate(part.numbers)}
-        return bundle_adjust(
-            self.predictor.grid,
-            BundleAdjustment(
-                torch.stack([keyframes[k].T_WC for k in part.numbers]),
-                tuple(keyframes[k].depth for k in part.numbers),
-                (factor * fx, factor * fy, cx, cy),
-            ),
-            {(place[i], place[j]): c for (i, j), c in edges.items()},
-            part.fixed,
-            part.held,
-            settings,
-            self.config.mapping,
-            iterations=iterations,
-            refine_focal=free_focal,
-            relative_decrease=self.config.focal.relative_decrease if free_focal else None,
-            prior=self._priors(keyframes, part),
-        )
-
-    def _priors(self, keyframes: Sequence[Keyframe], part: Part) -> list[InverseDepth] | None:
-        """Depths of a part that are known besides by its edges; flow knows none."""
-        return None
-
-    def _unrolled(
-        self, keyframes: Sequence[Keyframe], part: Part, readout: float
-    ) -> dict[Edge, Correspondence]:
-        """The edges of a part as a global shutter would have measured them."""
-        if readout == 0.0 or not part.edges:
-            return part.edges
-        grid, intrinsics = self.predictor.grid, self._intrinsics
-        indices = [keyframes[k].frame.index for k in part.numbers]
-        twists = self.graph.twists(indices, self._until)
-        twist = dict(zip(part.numbers, twists, strict=True))
-        T_WC = torch.stack([torch.stack([keyframes[k].T_WC for k in e]) for e in part.edges])
-        T_ji = relative(T_WC[:, 0], T_WC[:, 1])
-        out = {}
-        for (i, j), T in zip(part.edges, T_ji, strict=True):
-            shutter = Shutter(readout, grid.height, twist[i], twist[j])
-            value = keyframes[i].depth.value
-            out[i, j] = unroll(grid.pixel, value, part.edges[i, j], T, intrinsics, shutter)
-        return out
-
-    def _adopt(
-        self, keyframes: Sequence[Keyframe], part: Part, result: BundleAdjustment
-    ) -> Sequence[Keyframe]:
-        """Keeps the result for publishing; returns the keyframes with it."""
-        if sum(part.fixed) < 2:
-            result = in_scale_of(torch.stack([keyframes[k].T_WC for k in part.numbers]), result)
-        self.last_cost, self._intrinsics = result.cost, result.intrinsics
-        if np.isfinite(result.focal_sigma):
-            self.focal_sigma = result.focal_sigma
-        ends = list(enumerate(part.numbers))
-        poses = {k: result.T_WC[n] for n, k in ends if not part.fixed[n]}
-        depths = {k: result.depth[n] for n, k in ends if not part.held[n]}
-        newest = len(keyframes) - 1
-        self._adjusted.append(Adjusted(poses, depths, result.intrinsics, newest))
-        out = list(keyframes)
-        for k in poses.keys() | depths.keys():
-            old = keyframes[k]
-            out[k] = replace(old, T_WC=poses.get(k, old.T_WC), depth=depths.get(k, old.depth))
-        return out
+        """The last keyframe's submap moves, with the new edges."""
+        iterations = self.config.bundle_adjustment.global_iterations
+        return self._adjust_submap(keyframes, self._submaps.of(len(keyframes) - 1), iterations)

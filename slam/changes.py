@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -23,6 +23,7 @@ class KeyframeAdded:
     """Graph.add_keyframe."""
 
     keyframe: Keyframe
+    submap: int = 0  # that it is of
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ class Adopted:
     intrinsics: Intrinsics | None
     newest: int | None
     scales: dict[int, float]
+    joined: dict[int, int] = field(default_factory=dict)  # submap to the one it became part of
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Cleared:
     """Graph.clear."""
 
     intrinsics: Intrinsics
+    first: int = 0  # keyframe from which on all are forgotten
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,9 @@ class RelocalizationSettings(Section):
         0.15, help="matched share that dense flow must reach", minimum=0.0, maximum=1.0
     )
     retried: int = setting(60, unit="frames", help="lost last, tried again at the end", minimum=0)
+    patience: float = setting(
+        1.0, unit="s", help="lost for so long, a new submap is begun beside the old", minimum=0.0
+    )
 
 
 @dataclass(frozen=True, slots=True)

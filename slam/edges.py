@@ -25,6 +25,7 @@ from slam.frame import (
 from slam.graph import Edge, Graph
 from slam.mapping import covisibility, dense_flow, project_grid, relative
 from slam.predictors import Predictor
+from slam.submaps import ONE
 
 TOGETHER = 16  # pairs that are projected at once
 BEHIND = 15  # niceness of threads that must not keep the frontend waiting
@@ -45,6 +46,7 @@ class Edges:
         self.config = config
         self._measured_with: dict[Edge, Tensor] = {}  # flow [P, 2] that the map induced then
         self._loops: set[Edge] = set()  # pairs that were verified, whatever the map says of them
+        self.submaps = ONE  # of the keyframes given: only within one are they compared
         behind = step_aside if config.run.realtime else None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
 
@@ -57,9 +59,10 @@ class Edges:
         """Ends the helper threads."""
         self._pool.shutdown()
 
-    def clear(self) -> None:
-        """Forgets all pairs, as the graph has."""
-        self._measured_with, self._loops = {}, set()
+    def forget(self, first: int) -> None:
+        """Drops all pairs with keyframes from `first` on, as the graph has."""
+        self._measured_with = {p: t for p, t in self._measured_with.items() if max(p) < first}
+        self._loops = {p for p in self._loops if max(p) < first}
 
     def measure_loops(
         self, keyframes: Sequence[Keyframe], pairs: Sequence[Edge], intrinsics: Intrinsics
@@ -88,17 +91,20 @@ class Edges:
         """Undirected (i, j), i < j, that link a new keyframe."""
         near = self._neighbours(keyframes, number, neighbours)
         T_WC = torch.stack([k.T_WC for k in keyframes])
-        seen = self._covisible(keyframes[number], T_WC, {number, *near}, covisible, intrinsics)
+        without = {number, *near, *self._apart(number, len(keyframes))}
+        seen = self._covisible(keyframes[number], T_WC, without, covisible, intrinsics)
         return [(i, number) for i in sorted({*near, *seen})]
 
     def all_pairs(self, keyframes: Sequence[Keyframe], intrinsics: Intrinsics) -> list[Edge]:
         """Undirected (i, j), i < j, between all keyframes that see the same; one is not frozen."""
-        pairs = {pair for pair in self._loops if pair[1] < len(keyframes)}
+        of = self.submaps.of
+        pairs = {(i, j) for i, j in self._loops if j < len(keyframes) and of(i) == of(j)}
         count = self.config.bundle_adjustment.covisible
         T_WC = torch.stack([k.T_WC for k in keyframes])
         for i, keyframe in list(enumerate(keyframes))[self.graph.frozen :]:
             linked = set(self._neighbours(keyframes, i))
-            linked |= set(self._covisible(keyframe, T_WC, {i, *linked}, count, intrinsics))
+            without = {i, *linked, *self._apart(i, len(keyframes))}
+            linked |= set(self._covisible(keyframe, T_WC, without, count, intrinsics))
             pairs |= {(min(i, j), max(i, j)) for j in linked}
         return sorted(pairs)
 
@@ -137,14 +143,20 @@ class Edges:
     ) -> list[int]:
         """The keyframes nearest in time, `count` before and after (default: as set).
 
-        Of the same source: the times of others tell nothing.
+        Of the same source and submap: the times of others tell nothing.
         """
         count = self.config.bundle_adjustment.neighbours if count is None else count
         source = source_of(keyframes[number].frame.index)
-        same = [k for k, other in enumerate(keyframes) if source_of(other.frame.index) == source]
+        own = self.submaps.members(self.submaps.of(number), len(keyframes))
+        same = [k for k in own if source_of(keyframes[k].frame.index) == source]
         order = sorted(same, key=lambda k: keyframes[k].frame.index)
         place = order.index(number)
         return [k for k in order[max(0, place - count) : place + count + 1] if k != number]
+
+    def _apart(self, number: int, count: int) -> list[int]:
+        """Of the first keyframes those that are not of the same submap."""
+        of = self.submaps.of
+        return [k for k in range(count) if of(k) != of(number)] if self.submaps.several else []
 
     def _covisible(
         self,

@@ -7,6 +7,8 @@ from enum import Enum
 
 from torch import Tensor
 
+from slam.submaps import ONE, Submaps
+
 Intrinsics = tuple[float, float, float, float]  # fx, fy, cx, cy px, at working resolution
 
 
@@ -186,6 +188,7 @@ class Step:
 
     record: FrameRecord  # as stored in the graph
     T_WC: Tensor | None  # [7] its pose as published now; None = none: the start is on trial
+    submap: int = 0  # in whose world that is
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,3 +199,4 @@ class Snapshot:
     records: tuple[FrameRecord, ...]  # in the order of time
     edges: tuple[tuple[int, int], ...]  # (i, j): keyframe i's pixels were measured in keyframe j
     intrinsics: Intrinsics  # as estimated now
+    submaps: Submaps = ONE  # of the keyframes

@@ -23,26 +23,27 @@ from slam.frame import (
     TrackState,
 )
 from slam.frame_pose import PoseSolver
+from slam.fresh_start import FreshStart
 from slam.graph import Graph, rescaled
 from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
-from slam.measurement import pack
 from slam.motion_filter import MotionFilter
 from slam.places import Places
 from slam.predictors import Predictor
 from slam.recovery import Attempt, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
 from slam.standing import FrontendStanding
-from slam.startup import Startup
+from slam.startup import FirstMap, Startup
 from slam.timing import Timings
+from slam.whereabouts import Whereabouts
 
 log = logging.getLogger(__name__)
 
 NO_GUESS = PairGuess()
 
 
-class Frontend:
+class Frontend(Whereabouts):
     """Motion filter, pose, depth fusion, new keyframes; start-up and relocalisation around them."""
 
     def __init__(
@@ -54,21 +55,20 @@ class Frontend:
         places: Places,
         bring_up_to_date: Callable[[], None],
         on_keyframe: Callable[[int], None],
-        good_start: Callable[[], bool | None],
-        on_restart: Callable[[], None],
+        good_start: Callable[[int], bool | None],
+        on_restart: Callable[[int], None],
         focal_factors: Sequence[float] = (1.0,),
     ) -> None:
         """Args:
         places: knows the keyframes by what they look like.
         bring_up_to_date: called before a keyframe or a search for a place: lets the graph be so.
         on_keyframe: called with the number of each new keyframe.
-        good_start: asked after the first keyframes whether their map is worth keeping; None =
-            not known yet, ask again.
-        on_restart: called when a start is discarded.
+        good_start: asked after a submap's first keyframes, by its name, whether it is worth
+            keeping; None = not known yet, ask again.
+        on_restart: called with its name when a start is discarded.
         focal_factors: focal lengths that a start tries, relative to the one given.
         """
-        self.predictor = predictor
-        self.graph = graph
+        super().__init__(predictor, graph)
         self.config = config
         self.timings = timings
         self.bring_up_to_date = bring_up_to_date
@@ -78,38 +78,50 @@ class Frontend:
         self._early: deque[Frame] = deque(maxlen=config.start.remember)
         self._lost: deque[Frame] = deque(maxlen=config.relocalization.retried)
         self._given = graph.intrinsics  # as they were before any map
-        self._current = 0  # number of the keyframe tracked against
         self._on_trial, self._trials = True, 1
+        self._home = 0  # name of the submap that is, or was, on trial
+        self._ending = False  # the images are through: no submap is begun any more
         self._seeking = False  # no image has been found in the map that was entered
         self._startup = Startup(predictor, config, timings, focal_factors)
+        self._fresh = FreshStart(predictor, config, timings)
         self._relocaliser = Relocaliser(predictor, config, places)
         self._poses = PoseSolver(predictor.grid, graph, config)
         self._motion = MotionFilter(config.keyframes.still)
         self._guess = NO_GUESS
-        self._last: FrameRecord | None = None
-        self._last_frame: Frame | None = None  # the last one tracked, with its image
-        self._velocity = identity()
 
     def step(self, image: Image) -> Step:
         """Takes one image through tracking and mapping."""
         with self.timings.measure("encode"):
             frame = Frame(image.index, image.time, image.seconds, self.predictor.encode(image))
         if self._on_trial:
-            self._early.append(frame)
+            (self._early if self._home == 0 else self._fresh.tried).append(frame)
         if len(self.graph) == 0:
             return replace(self._start(frame), T_WC=None)
         step = self._recover(frame, -1) if self._seeking else self._track(frame)
         lost = step.record.state is TrackState.LOST  # a map that so soon leads nowhere is none
         self._seeking = self._seeking and lost
-        if self._on_trial and (lost or len(self.graph) >= self.config.start.trial_keyframes):
-            good = self.good_start()
-            self._on_trial, last_trial = good is None, self._trials >= self.config.start.trials
-            if good is not None and (lost or not good) and not last_trial:
+        if not lost:
+            self._fresh.found()
+        if self._on_trial and self.graph.submaps.of(self._current) != self._home:
+            self._on_trial = False  # it was joined
+        if self._on_trial and (lost or self._is_due()):
+            good = self.good_start(self._home)
+            self._on_trial = good is None
+            if good is not None and (lost or not good) and self._may_restart():
                 return self._restart(frame)
         return replace(step, T_WC=None) if self._on_trial else step
 
+    def _is_due(self) -> bool:
+        """Whether the start is to be judged."""
+        return len(self.graph) - self._home >= self.config.start.trial_keyframes
+
+    def _may_restart(self) -> bool:
+        """A poor map is better than none; beside others none is better."""
+        return self._home > 0 or self._trials < self.config.start.trials
+
     def pose_early(self) -> None:
         """Poses those within the start, those before it, last first, and lost ones once more."""
+        self._ending = True
         if len(self.graph) == 0 and self._trials > 1:
             self._replay()
         if len(self.graph) == 0:
@@ -129,17 +141,22 @@ class Frontend:
     def standing(self) -> FrontendStanding:
         """What is needed, besides the map, to go on with the next image."""
         trial = self._on_trial, self._trials
-        return FrontendStanding(self._current, self._velocity, *trial, self._guess)
+        return FrontendStanding(self._current, self._speed(), *trial, self._guess)
 
     def take_up(
         self, standing: FrontendStanding, early: Iterable[Frame], lost: Iterable[Frame]
     ) -> None:
-        """Goes on with the map that is there. Args: frames that wait for `pose_early`."""
+        """Goes on with the map that is there.
+
+        Args: frames that wait for `pose_early`; those of a submap on trial are among the lost.
+        """
         self._current, self._velocity = standing.keyframe, standing.velocity
         self._on_trial, self._trials = standing.on_trial, standing.trials
         self._guess = standing.guess
         self._early.extend(early)
-        self._lost.extend(lost)
+        self._home = self._world = self.graph.submaps.of(standing.keyframe)
+        for frame in lost:
+            (self._fresh.tried if not self._unposed(frame) else self._lost).append(frame)
         last = self.graph.records()[-1]
         self._last = last if last.keyframe >= 0 else None
 
@@ -175,21 +192,29 @@ class Frontend:
         found = self._startup.take(frame, self.graph.intrinsics)
         if found is None:
             return Step(record, None)
+        self.graph.adopt({}, {}, found.map.intrinsics)
+        return self._open(frame, found, identity())
+
+    def _open(self, frame: Frame, found: FirstMap, T_WC: Tensor) -> Step:
+        """The first keyframe of a submap, at a pose, and the frame that it was made with."""
         reference, made = found.reference, found.map
         log.info("map started at frame %d (reference %d)", frame.index, reference.index)
-        self.graph.adopt({}, {}, made.intrinsics)
-        keyframe = Keyframe(reference, identity(), made.depth)
-        number = self._current = self.graph.add_keyframe(keyframe)
-        first = self.graph.record(reference.index)
-        self.graph.set_record(replace(first, state=TrackState.TRACKED, keyframe=number))
+        keyframe, self._home = Keyframe(reference, T_WC, made.depth), len(self.graph)
+        number = self._current = self.graph.add_keyframe(keyframe, self._home)
+        first = replace(self.graph.record(reference.index), keyframe=number, T_kf=identity())
+        self.graph.set_record(replace(first, state=TrackState.TRACKED))
         self._velocity, self._guess = identity(), found.pair.flow
         return self._publish(frame, number, made.T_ji, found.pair, TrackState.TRACKED)
 
     def _restart(self, frame: Frame) -> Step:
         """Discards a bad start: its frames are posed afterwards, like those before it."""
         log.warning("frame %d: the start was poor; starting again", frame.index)
+        if self._home > 0:
+            self._discard()
+            self._fresh.again(frame)
+            return self._said(self.graph.record(frame.index))
         self._trials += 1
-        self.on_restart()
+        self.on_restart(0)
         self.graph.clear(self._given)
         for record in self.graph.records():
             self.graph.set_record(replace(record, state=TrackState.PENDING, measurement=None))
@@ -281,13 +306,6 @@ class Frontend:
         self._guess = pair.flow
         return pair
 
-    def _predict(self, number: int) -> Tensor:
-        """T_fk by constant velocity."""
-        if self._last is None or self._last.keyframe != number:
-            return self._velocity.clone()
-        last = self.graph.record(self._last.index)
-        return se3_mul(self._velocity, se3_inv(last.T_kf))
-
     def _needs_keyframe(self, pair: PairPrediction) -> bool:
         settings = self.config.keyframes
         limit = settings.trial_flow if self._on_trial else settings.flow
@@ -310,7 +328,8 @@ class Frontend:
         T_fk = rescaled(T_fk, old.depth, now.depth)
         depth = hand_on(self.predictor.grid, now.depth, T_fk, intrinsics, self.config.mapping)
         T_WC = se3_mul(now.T_WC, se3_inv(T_fk))
-        number = self._current = self.graph.add_keyframe(Keyframe(frame, T_WC, depth))
+        submap = self.graph.submaps.of(number)
+        number = self._current = self.graph.add_keyframe(Keyframe(frame, T_WC, depth), submap)
         self._guess = NO_GUESS
         step = self._store(frame, number, identity(), None, state)
         self.on_keyframe(number)
@@ -329,41 +348,49 @@ class Frontend:
         with self.timings.measure("relocalise"):
             found = self._relocaliser.find(self.graph.keyframes(), frame, self.graph.intrinsics)
         if found is None:
-            self._lost.append(frame)
-            last = self._last
-            T_kf = identity() if last is None else self.graph.record(last.index).T_kf
-            number = number if last is None else last.keyframe
-            return self._store(frame, number, T_kf, None, TrackState.LOST)
+            lost = self._lose(frame, number)
+            may_begin = not (self._ending or self._on_trial or self.graph.frozen)
+            return self._begin_submap(frame, lost) if may_begin else lost
         log.info("relocalised at frame %d against keyframe %d", frame.index, found.keyframe)
         number, state = found.keyframe, TrackState.RELOCALISED
+        if self._on_trial and self.graph.submaps.of(number) != self.graph.submaps.of(self._current):
+            self._discard()  # so soon it led nowhere
         return self._add_keyframe(frame, number, self.graph.keyframe(number), found.T_fk, state)
 
-    # --- records ------------------------------------------------------------------------------
+    def _lose(self, frame: Frame, number: int) -> Step:
+        """The frame stays where the last one was. Args: number: see `_recover`."""
+        self._lost.append(frame)
+        last = self._last
+        T_kf = identity() if last is None else self.graph.record(last.index).T_kf
+        number = number if last is None else last.keyframe
+        return self._store(frame, number, T_kf, None, TrackState.LOST)
 
-    def _remember_velocity(self, number: int, T_fk: Tensor) -> None:
-        if self._last is not None and self._last.keyframe == number:
-            last = self.graph.record(self._last.index)
-            self._velocity = se3_mul(T_fk, last.T_kf)
+    def _begin_submap(self, frame: Frame, lost: Step) -> Step:
+        """A new submap where the camera was seen last, once frames that are lost make one."""
+        found = self._fresh.take(frame, self.graph.intrinsics)
+        if found is None:
+            return lost
+        self._on_trial = True
+        step = self._open(frame, found, identity() if lost.T_WC is None else lost.T_WC)
+        self._fresh.tried.append(frame)
+        self.on_keyframe(self._current)
+        return step
 
-    def _publish(
-        self, frame: Frame, number: int, T_fk: Tensor, pair: PairPrediction, state: TrackState
-    ) -> Step:
-        self._remember_velocity(number, T_fk)
-        self._last_frame = frame
-        return self._store(frame, number, se3_inv(T_fk), pair.forward, state)
-
-    def _store(
-        self,
-        frame: Frame,
-        number: int,
-        T_kf: Tensor,
-        measured: Correspondence | None,
-        state: TrackState,
-    ) -> Step:
-        packed = None if measured is None else pack(self.predictor.grid, measured)
-        record = FrameRecord(frame.index, frame.time, frame.seconds, state, number, T_kf, packed)
-        self.graph.set_record(record)
-        if number < 0:
-            return Step(record, None)
-        self._last = record
-        return Step(record, self.graph.T_WC(record))
+    def _discard(self) -> None:
+        """Drops the submap on trial: its frames are lost, where the camera was before it."""
+        self.on_restart(self._home)
+        self.graph.clear(self.graph.intrinsics, self._home)
+        records = self.graph.records()
+        last = next((r for r in reversed(records) if r.keyframe >= 0), None)
+        number, T_kf = (-1, identity()) if last is None else (last.keyframe, last.T_kf)
+        for record in records:
+            if record.keyframe < 0 and record.state is not TrackState.PENDING:
+                record = replace(record, keyframe=number, T_kf=T_kf, measurement=None)
+                self.graph.set_record(replace(record, state=TrackState.LOST))
+        waiting = {f.index for f in self._lost}
+        self._lost.extend(f for f in self._fresh.tried if f.index not in waiting)
+        self._fresh.tried.clear()
+        self._on_trial, self._seeking, self._last = False, last is None, last
+        self._current = len(self.graph) - 1 if last is None else last.keyframe
+        self._guess, self._last_frame, self._velocity = NO_GUESS, None, identity()
+        self._motion.reset()

@@ -37,6 +37,7 @@ from slam.frame import (
 )
 from slam.lie import se3_inv, se3_mul
 from slam.shutter import velocity
+from slam.submaps import Submaps
 
 Value = TypeVar("Value")
 FAR = 0.5  # s between two poses beyond which they do not tell a velocity
@@ -53,6 +54,7 @@ class Graph:
         """Args: intrinsics: fx, fy, cx, cy px at working resolution."""
         self._lock = threading.RLock()
         self._keyframes: list[Keyframe] = []
+        self._submaps: list[int] = []  # of each
         self._edges: dict[Edge, Correspondence] = {}
         self._edges_at: dict[int, set[Edge]] = {}  # by keyframe, at either end
         self._records: dict[int, FrameRecord] = {}
@@ -110,15 +112,21 @@ class Graph:
         with self._lock:
             return len(self._keyframes)
 
-    def clear(self, intrinsics: Intrinsics) -> None:
-        """Forgets the keyframes and edges (a bad start); records stay and have no reference."""
+    def clear(self, intrinsics: Intrinsics, first: int = 0) -> None:
+        """Forgets the keyframes from `first` on, and their edges (a bad start).
+
+        The records that hang on them stay and have no reference.
+        """
         with self._lock:
             self._intrinsics = intrinsics
-            self._keyframes, self._frames_of = [], {}
-            self._edges, self._edges_at = {}, {}
-            for index, record in self._records.items():
-                self._records[index] = replace(record, keyframe=-1)
-            self._tell(Cleared(intrinsics))
+            for edge in [e for e in self._edges if max(e) >= first]:
+                self._drop_edge(edge)
+            for number in range(first, len(self._keyframes)):
+                self._edges_at.pop(number, None)
+                for index in self._frames_of.pop(number, ()):
+                    self._records[index] = replace(self._records[index], keyframe=-1)
+            del self._keyframes[first:], self._submaps[first:]
+            self._tell(Cleared(intrinsics, first))
 
     def _tell(self, change: Change) -> None:
         if self._observer is not None:
@@ -139,11 +147,18 @@ class Graph:
         with self._lock:
             return list(self._keyframes)
 
-    def add_keyframe(self, keyframe: Keyframe) -> int:
-        """Appends a keyframe; returns its number."""
+    @property
+    def submaps(self) -> Submaps:
+        """Which submap each keyframe is of."""
+        with self._lock:
+            return Submaps(tuple(self._submaps))
+
+    def add_keyframe(self, keyframe: Keyframe, submap: int = 0) -> int:
+        """Appends a keyframe; returns its number. Args: submap: name of the one that it is of."""
         with self._lock:
             self._keyframes.append(keyframe)
-            self._tell(KeyframeAdded(keyframe))
+            self._submaps.append(submap)
+            self._tell(KeyframeAdded(keyframe, submap))
             return len(self._keyframes) - 1
 
     def set_depth(self, number: int, depth: InverseDepth) -> None:
@@ -220,6 +235,7 @@ class Graph:
         intrinsics: Intrinsics | None = None,
         newest: int | None = None,
         scales: Mapping[int, float] | None = None,
+        joined: Mapping[int, int] | None = None,
     ) -> None:
         """Takes over optimised keyframes; their frames follow.
 
@@ -227,12 +243,13 @@ class Graph:
             poses: number to T_WC [7].
             depths: number to depths on its grid.
             scales: number to the factor by which its distances grow, before that.
-            newest: the last keyframe that the optimisation knew; those since follow it, in its
-                scale. None = there are none since.
+            newest: the last keyframe that the optimisation knew; those since follow the last
+                one known of their submap, in its scale. None = there are none since.
+            joined: submaps that then are part of others: name to the other's.
         """
         with self._lock:
-            since = [] if newest is None else range(newest + 1, len(self._keyframes))
-            before = self._keyframes[newest] if newest is not None and len(since) else None
+            since = {} if newest is None else self.submaps.followers(newest)
+            before = {number: self._keyframes[number] for number in since}
             moved, deepened, grown = self._free(poses), self._free(depths), self._free(scales or {})
             for number, scale in grown.items():
                 self._grow(number, scale)
@@ -242,9 +259,10 @@ class Graph:
             for number, T_WC in moved.items():
                 self._keyframes[number] = replace(self._keyframes[number], T_WC=T_WC.clone())
             self._intrinsics = intrinsics or self._intrinsics
-            if before is not None and newest is not None:
-                self._follow(before, self._keyframes[newest], since)
-            self._tell(Adopted(moved, deepened, intrinsics, newest, grown))
+            for number, followers in since.items():
+                self._follow(before[number], self._keyframes[number], followers)
+            self._submaps = [*self.submaps.joined(joined or {}).names]
+            self._tell(Adopted(moved, deepened, intrinsics, newest, grown, dict(joined or {})))
 
     def _free(self, given: Mapping[int, Value]) -> dict[int, Value]:
         """What is given for keyframes that may change, by their numbers."""
@@ -332,10 +350,12 @@ class Graph:
             return velocity(self.T_WC(first), self.T_WC(last), last.seconds - first.seconds)
 
     def _around(self, index: int, end: int) -> tuple[FrameRecord, FrameRecord] | None:
-        place = bisect_left(self._order, index)
+        place, of = bisect_left(self._order, index), self._submaps
         near = [self._records[i] for i in self._order[max(0, place - 1) : min(place + 2, end)]]
         near = [r for r in near if r.keyframe >= 0 and r.state in SOLVED]
         near = [r for r in near if source_of(r.index) == source_of(index)]
+        own = next((r for r in near if r.index == index), near[0] if near else None)
+        near = [r for r in near if own and of[r.keyframe] == of[own.keyframe]]
         if len(near) < 2 or not 0 < near[-1].seconds - near[0].seconds < FAR:
             return None
         return near[0], near[-1]
@@ -348,6 +368,7 @@ class Graph:
                 tuple(self.records()),
                 tuple(sorted(self._edges)),
                 self._intrinsics,
+                self.submaps,
             )
 
 

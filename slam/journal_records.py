@@ -60,6 +60,7 @@ class Published:
     time: float  # as the source writes it
     T_WC: Tensor | None  # [7]; None = nothing: not solved, or the start is on trial
     in_map: bool  # False = there is no map yet, or it was discarded with all that was said before
+    submap: int = 0  # in whose world the pose is
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ Entry = Change | Beginning | Published | Commit | Ended
 def encode(entry: Entry) -> tuple[str, Values]:
     """Kind and values of an entry's record."""
     match entry:
-        case KeyframeAdded(keyframe):
-            return "keyframe", _keyframe(keyframe)
+        case KeyframeAdded(keyframe, submap):
+            return "keyframe", _keyframe(keyframe) | {"submap": np.array(submap)}
         case DepthChanged(number, depth, pointmap):
             return "depth", {"number": np.array(number)} | _depth(depth) | _pointmap(pointmap)
         case EdgesSet(pairs, edges):
@@ -95,17 +96,17 @@ def encode(entry: Entry) -> tuple[str, Values]:
             return "adopted", _adopted(entry)
         case RecordSet(record):
             return "record", _record(record)
-        case Cleared(intrinsics):
-            return "cleared", {"intrinsics": np.array(intrinsics)}
+        case Cleared(intrinsics, first):
+            values = {"intrinsics": np.array(intrinsics), "first": np.array(first)}
+            return "cleared", values
         case PinholeSet(known):
             return "pinhole", {"known": np.array(known)}
         case ReadoutSet(seconds):
             return "readout", {"seconds": np.array(seconds)}
         case Beginning(config):
             return "beginning", {"config": _text(config)}
-        case Published(time, T_WC, in_map):
-            pose = {} if T_WC is None else {"T_WC": _array(T_WC)}
-            return "published", {"time": np.array(time), "in_map": np.array(in_map)} | pose
+        case Published():
+            return "published", _published(entry)
         case Commit():
             return "commit", _commit(entry)
         case Ended():
@@ -119,7 +120,7 @@ def decode(kind: str, values: Values, features: Encode) -> Entry:
     """
     match kind:
         case "keyframe":
-            return KeyframeAdded(_to_keyframe(values, features))
+            return KeyframeAdded(_to_keyframe(values, features), int(values["submap"]))
         case "depth":
             return DepthChanged(int(values["number"]), _to_depth(values), _to_pointmap(values))
         case "edges":
@@ -131,7 +132,7 @@ def decode(kind: str, values: Values, features: Encode) -> Entry:
         case "record":
             return RecordSet(_to_record(values))
         case "cleared":
-            return Cleared(_to_intrinsics(values["intrinsics"]))
+            return Cleared(_to_intrinsics(values["intrinsics"]), int(values["first"]))
         case "pinhole":
             return PinholeSet(bool(values["known"]))
         case "readout":
@@ -139,8 +140,7 @@ def decode(kind: str, values: Values, features: Encode) -> Entry:
         case "beginning":
             return Beginning(_to_text(values["config"]))
         case "published":
-            T_WC = torch.from_numpy(values["T_WC"]) if "T_WC" in values else None
-            return Published(float(values["time"]), T_WC, bool(values["in_map"]))
+            return _to_published(values)
         case "commit":
             return to_commit(values)
         case "ended":
@@ -151,8 +151,8 @@ def decode(kind: str, values: Values, features: Encode) -> Entry:
 def apply(change: Change, graph: Graph) -> None:
     """Does to a graph what was done to the one that told of it."""
     match change:
-        case KeyframeAdded(keyframe):
-            graph.add_keyframe(keyframe)
+        case KeyframeAdded(keyframe, submap):
+            graph.add_keyframe(keyframe, submap)
         case DepthChanged(number, depth, pointmap):
             graph.fused(number, graph.keyframe(number).depth, depth, pointmap)
         case EdgesSet(pairs, edges):
@@ -161,12 +161,13 @@ def apply(change: Change, graph: Graph) -> None:
             graph.keep_edges(edges)
         case Adopted():
             graph.adopt(
-                change.poses, change.depths, change.intrinsics, change.newest, change.scales
+                *(change.poses, change.depths, change.intrinsics, change.newest),
+                *(change.scales, change.joined),
             )
         case RecordSet(record):
             graph.set_record(record)
-        case Cleared(intrinsics):
-            graph.clear(intrinsics)
+        case Cleared(intrinsics, first):
+            graph.clear(intrinsics, first)
         case PinholeSet(known):
             graph.set_pinhole(known)
         case ReadoutSet(seconds):
@@ -276,6 +277,7 @@ def _adopted(change: Adopted) -> Values:
         "information": np.array([_array(d.information) for d in depths], np.float32),
         "scaled": np.array(list(change.scales), np.int64),
         "scale": np.array(list(change.scales.values()), np.float64),
+        "joined": np.array(list(change.joined.items()), np.int64).reshape(-1, 2),
     }
 
 
@@ -291,6 +293,7 @@ def _to_adopted(values: Values) -> Adopted:
         _to_intrinsics(values["intrinsics"]) if "intrinsics" in values else None,
         int(values["newest"]) if "newest" in values else None,
         {k: float(scale) for k, scale in _numbered(values, "scaled", "scale")},
+        {gone: into for gone, into in values["joined"].tolist()},
     )
 
 
@@ -321,6 +324,21 @@ def _to_record(values: Values) -> FrameRecord:
         torch.from_numpy(values["T_kf"]),
         packed,
     )
+
+
+def _published(said: Published) -> Values:
+    pose = {} if said.T_WC is None else {"T_WC": _array(said.T_WC)}
+    return pose | {
+        "time": np.array(said.time),
+        "in_map": np.array(said.in_map),
+        "submap": np.array(said.submap),
+    }
+
+
+def _to_published(values: Values) -> Published:
+    T_WC = torch.from_numpy(values["T_WC"]) if "T_WC" in values else None
+    in_map, submap = bool(values["in_map"]), int(values["submap"])
+    return Published(float(values["time"]), T_WC, in_map, submap)
 
 
 def _guess(guess: PairGuess) -> Values:

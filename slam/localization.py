@@ -14,7 +14,7 @@ import numpy as np
 
 from slam.config import Config, to_yaml
 from slam.frame import SOLVED, FrameRecord, TrackState, source_of
-from slam.outputs import Files, output_folder
+from slam.output_files import Files, output_folder
 from slam.playing import playing
 from slam.run import INTERRUPTED, Interrupt
 from slam.saved_map import SavedMap, expect_fitting, load_map

@@ -17,6 +17,7 @@ from slam.optimization import RelativePose
 from slam.places import Places
 from slam.predictors.grid import Grid
 from slam.retrieval_settings import LoopSettings
+from slam.submaps import ONE, Submaps
 from slam.tracking import unproject
 
 log = logging.getLogger(__name__)
@@ -73,15 +74,20 @@ class LoopSearch:
         self.verify = verify
         self._votes: list[Vote] = []
 
-    def clear(self) -> None:
-        """Forgets the votes."""
-        self._votes = []
+    def find(
+        self,
+        keyframes: Sequence[Keyframe],
+        number: int,
+        linked: Collection[int],
+        submaps: Submaps = ONE,
+    ) -> Found:
+        """Loops that keyframe `number` closes, in its submap.
 
-    def find(self, keyframes: Sequence[Keyframe], number: int, linked: Collection[int]) -> Found:
-        """Loops that keyframe `number` closes. Args: linked: keyframes that it is tied to."""
+        Args: linked: keyframes that it is tied to.
+        """
         verified = [
             Loop(older, number, T_on)
-            for older in self._candidates(keyframes, number, linked)
+            for older in self._candidates(keyframes, number, linked, submaps)
             if (T_on := self.verify(keyframes, older, number)) is not None
         ]
         known = [
@@ -89,19 +95,24 @@ class LoopSearch:
             for v in verified
             if is_slight(correction(keyframes, v), keyframes[number], self.settings)
         ]
-        new = [v for v in verified if v not in known and self.plausible(keyframes, v)]
+        new = [v for v in verified if v not in known and self.plausible(keyframes, v, submaps)]
         self._votes = [v for v in self._votes if number - v.loop.newer <= self.exclude]
         self._votes += [Vote(v, keyframes[v.older].depth, keyframes[v.newer].depth) for v in new]
         return Found(tuple(self._believed(keyframes, number)), tuple(known))
 
     def _candidates(
-        self, keyframes: Sequence[Keyframe], number: int, linked: Collection[int]
+        self,
+        keyframes: Sequence[Keyframe],
+        number: int,
+        linked: Collection[int],
+        submaps: Submaps,
     ) -> list[int]:
         """Keyframes that look like this one and are not near one that it is linked to."""
-        last = number - self.exclude - 1
-        found = self.places.similar(keyframes[number].frame, self.most, exclude_after=last)
+        last, most = number - self.exclude - 1, len(keyframes) if submaps.several else self.most
+        found = self.places.similar(keyframes[number].frame, most, exclude_after=last)
+        same = [c.number for c in found if submaps.of(c.number) == submaps.of(number)]
         near = {k + d for k in linked for d in range(-self.exclude, self.exclude + 1)}
-        return [c.number for c in found if c.number not in near]
+        return [n for n in same[: self.most] if n not in near]
 
     def _believed(self, keyframes: Sequence[Keyframe], number: int) -> list[Loop]:
         """The largest set of votes that say the same as one of this keyframe, if large enough.
@@ -114,10 +125,16 @@ class LoopSearch:
             self._votes = []
         return best
 
-    def plausible(self, keyframes: Sequence[Keyframe], loop: Loop) -> bool:
+    def forget(self, first: int) -> None:
+        """Drops what keyframes from `first` on said."""
+        self._votes = [v for v in self._votes if v.loop.newer < first]
+
+    def plausible(self, keyframes: Sequence[Keyframe], loop: Loop, submaps: Submaps = ONE) -> bool:
         """Whether a map can have gone so wrong on the way between: two places may look the same."""
         settings = self.settings
-        position = torch.stack([k.T_WC[:3] for k in keyframes[loop.older : loop.newer + 1]])
+        between = range(loop.older, loop.newer + 1)
+        between = [n for n in between if submaps.of(n) == submaps.of(loop.newer)]
+        position = torch.stack([keyframes[n].T_WC[:3] for n in between])
         way = float(torch.linalg.vector_norm(position.diff(dim=0), dim=1).sum())
         shift, turn, stretch = _size(correction(keyframes, loop), keyframes[loop.newer].T_WC)
         near = shift <= settings.drift * way + settings.shift * typical_depth(

@@ -9,8 +9,7 @@ import os
 import platform
 import resource
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -35,38 +34,28 @@ from slam.frame import (
     TrackState,
     source_of,
 )
+from slam.graph import Graph
 from slam.journal_records import Published
+from slam.map_parts import parts_of
 from slam.mapcloud import point_cloud
+from slam.output_files import Files
 from slam.predictors import Grid
 from slam.saved_map import Origin, SavedMap, save_map
 from slam.sources import ImageSource
+from slam.submap_outputs import path_of, save_submaps, submap_words, trajectory_of
 from slam.system import Slam
 from slam.trajectory import Trajectory, write_atomically, write_tum
 
 log = logging.getLogger(__name__)
 
 
-def output_folder(config: Config, source_name: str) -> Path:
-    """Folder of the results, made now so that an unwritable one stops a run before it starts.
-
-    Raises ValueError where the path is a file, PermissionError where it cannot be written.
-    """
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = Path(config.run.out or Path("runs") / f"{source_name}-{stamp}")
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"--out wants a folder, got the file {folder}; name another one")
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".writable"
-    probe.touch()
-    probe.unlink()
-    return folder
-
-
 @dataclass
 class RunNotes:
     """What is noted while a run goes."""
 
-    causal: list[tuple[float, np.ndarray]] = field(default_factory=list)  # time, T_WC [7]
+    causal: list[tuple[float, np.ndarray, int]] = field(  # time, T_WC [7], its submap then
+        default_factory=list
+    )
     posed_at: dict[int, float] = field(default_factory=dict)  # index → time.monotonic()
     started: float = 0.0  # time.perf_counter() when the loop began
     loop_seconds: float = 0.0  # wall time of the loop
@@ -80,14 +69,15 @@ class RunNotes:
         """Keeps the pose of a frame as first published."""
         self.posed_at[step.record.index] = time.monotonic()
         pose = step.T_WC if step.record.state in SOLVED else None
-        self.publish(Published(step.record.time, pose, step.record.keyframe >= 0))
+        in_map = step.record.keyframe >= 0
+        self.publish(Published(step.record.time, pose, in_map, step.submap))
 
     def publish(self, said: Published) -> None:
         """The same of a frame that a run posed before it was resumed."""
         if not said.in_map:  # nothing yet, or a start was discarded with its world
             self.causal.clear()
         elif said.T_WC is not None:
-            self.causal.append((said.time, said.T_WC.numpy()))
+            self.causal.append((said.time, said.T_WC.numpy(), said.submap))
 
 
 @dataclass(frozen=True)
@@ -107,6 +97,8 @@ class RunResult:
             f"{report['frames_per_second']['loop']:.1f} frames/s in the loop, "
             f"{report['frames_per_second']['with_final_adjustment']:.1f} with the final adjustment",
         ]
+        if len(report["submaps"]) > 1:
+            lines.append(submap_words(report["submaps"]))
         if report.get("latency"):
             lines.append(_real_time_words(report))
         if report.get("focal"):
@@ -136,32 +128,6 @@ def _real_time_words(report: dict[str, Any]) -> str:
     return f"{dropped}; {p50:.0f} ms (p95 {p95:.0f} ms) from image to pose{gone}"
 
 
-class Files:
-    """The files of an output folder: one that cannot be written leaves the others alone."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.unwritten: dict[str, str] = {}  # name → why
-
-    @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """Path of a file for the body to write; why it could not is kept for `complaint`."""
-        try:
-            yield self.folder / name
-        except OSError as error:
-            self.unwritten[name] = error.strerror or str(error)
-
-    def complaint(self) -> str:
-        """What could not be written and why, in one line; empty = everything was."""
-        if not self.unwritten:
-            return ""
-        names: dict[str, list[str]] = {}
-        for name, why in self.unwritten.items():
-            names.setdefault(why, []).append(name)
-        failures = "; ".join(f"{', '.join(files)} ({why})" for why, files in names.items())
-        return f"{self.folder}: could not write {failures}; the other files are there"
-
-
 def save(
     files: Files,
     slam: Slam,
@@ -173,14 +139,16 @@ def save(
     """Writes every output file, as far as that can be done; returns the report.
 
     Of a map that was gone on with, only the map's files have more than this source's frames.
+    Submaps that nothing ties to the map have files of their own, and no frame in the others.
     """
-    snapshot = slam.graph.snapshot()
-    records = tuple(r for r in snapshot.records if source_of(r.index) == 0)
-    posed = [r for r in records if r.keyframe >= 0]
-    trajectory = _trajectory([(r.time, slam.graph.T_WC(r).numpy()) for r in posed])
-    causal = _trajectory(notes.causal)
+    parts = parts_of(slam.graph, 0 if config.run.map else None)
+    graph, snapshot = parts[0].graph, parts[0].graph.snapshot()
+    records = tuple(r for r in slam.graph.records() if source_of(r.index) == 0)
+    posed = [r for r in snapshot.records if source_of(r.index) == 0 and r.keyframe >= 0]
+    trajectory = path_of(graph, posed)
+    causal = trajectory_of([(t, T) for t, T, submap in notes.causal if submap == parts[0].name])
     made = [k for k in snapshot.keyframes if _is_own(k)]
-    keyframes = _trajectory(sorted((k.frame.time, k.T_WC.numpy()) for k in made))
+    keyframes = trajectory_of(sorted((k.frame.time, k.T_WC.numpy()) for k in made))
     for name, poses in (
         ("trajectory.txt", trajectory),
         ("trajectory_causal.txt", causal),
@@ -191,12 +159,14 @@ def save(
     resolved = replace(config, run=replace(config.run, out=""))  # where it is, it is
     with files.writing("config.yaml") as path:
         write_atomically(path, to_yaml(resolved).encode())
-    cloud = _save_map(files, slam, source, snapshot, resolved)
+    cloud = _save_map(files, slam, source, graph, resolved)
     with files.writing("map.jpg") as path:
         write_map_picture(path, cloud.points, cloud.colors, trajectory)
     weak = np.array([r.time for r in records if r.state not in SOLVED])
     final = _evaluation(trajectory, source, weak)
-    report = _report(slam, source, notes, records, len(snapshot.keyframes)) | extra
+    report = _report(slam, source, notes, records, graph) | extra
+    report["posed"] = len(parts[0].posed)
+    report["submaps"] = save_submaps(files, slam, source, parts, resolved)
     if config.run.map:
         report["continued"] = {"map": config.run.map, "keyframes_made": len(made)}
     report["points"] = len(cloud.points)
@@ -221,15 +191,16 @@ def save(
 
 
 def _save_map(
-    files: Files, slam: Slam, source: ImageSource, snapshot: Snapshot, config: Config
+    files: Files, slam: Slam, source: ImageSource, graph: Graph, config: Config
 ) -> PointCloud:
     """The map's file, keyframes with dense depths, and the cloud of them all."""
+    snapshot = graph.snapshot()
     with slam.timings.measure("dense map"):
         grid, depths = densify(snapshot, slam.predictor.grid, config)
         cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
     coarse, origin = slam.predictor.grid, Origin.of(source)
     with files.writing("map.slam") as path, slam.timings.measure("map file"):
-        save_map(path, SavedMap.from_graph(slam.graph, origin, config, coarse, (grid, depths)))
+        save_map(path, SavedMap.from_graph(graph, origin, config, coarse, (grid, depths)))
     with files.writing("keyframes.npz") as path:
         _write_keyframes(path, snapshot, grid, depths, len(source.recorded))
     if len(cloud.points):
@@ -275,12 +246,6 @@ def _is_own(keyframe: Keyframe) -> bool:
     return source_of(keyframe.frame.index) == 0
 
 
-def _trajectory(rows: list[tuple[float, np.ndarray]]) -> Trajectory:
-    if not rows:
-        return Trajectory(np.empty(0), np.empty((0, 7)))
-    return Trajectory(np.array([t for t, _ in rows], float), np.stack([p for _, p in rows]))
-
-
 def _evaluation(
     estimate: Trajectory, source: ImageSource, weak: np.ndarray
 ) -> EvaluationResult | None:
@@ -311,7 +276,7 @@ def _report(
     source: ImageSource,
     notes: RunNotes,
     records: tuple[FrameRecord, ...],
-    keyframes: int,
+    graph: Graph,
 ) -> dict[str, Any]:
     states = [r.state for r in records]
     fx = slam.graph.intrinsics[0] * source.camera.width / slam.predictor.grid.width
@@ -321,14 +286,13 @@ def _report(
         "calibration": source.calibration_source,
         "frames": len(source.times),
         "processed": len(records),
-        "posed": sum(s in SOLVED for s in states),
         "weak": sum(s is TrackState.WEAK for s in states),
         "lost": sum(s is TrackState.LOST for s in states),
         "damaged": list(source.skipped),
         "weak_spans": _spans(records, (TrackState.WEAK, TrackState.PENDING)),
         "lost_spans": _spans(records, (TrackState.LOST,)),
-        "keyframes": keyframes,
-        "edges": len(slam.graph.edges()),
+        "keyframes": len(graph),
+        "edges": len(graph.edges()),
         "focal": None
         if source.calibrated
         else {"pixels": fx, "sigma_pixels": _finite(fx * slam.backend.focal_sigma)},

@@ -84,7 +84,7 @@ class PointmapBackend(Backend):
     def step(self, keyframes: Sequence[Keyframe], first: int) -> None:
         """Links new keyframes, and adjusts; see `Backend.step`."""
         number, settings = len(keyframes) - 1, self.config.bundle_adjustment
-        self._intrinsics = self.graph.intrinsics
+        self._begin(None)
         with self.timings.measure("backend edges", number):
             counts = settings.neighbours, settings.covisible_at_once
             new = range(first, number + 1)
@@ -139,7 +139,7 @@ class PointmapBackend(Backend):
         """The same for poses and scales alone."""
         if len(self.graph) < 2 or self.hurry.is_set():
             return
-        self._intrinsics = self.graph.intrinsics
+        self._begin(None)
         keyframes = self.graph.keyframes()
         with self.timings.measure("final edges"):
             self._link_all(keyframes)
@@ -148,7 +148,7 @@ class PointmapBackend(Backend):
             self._adjust_poses(keyframes, set(range(len(keyframes))))
             self.publish()
 
-    def reset(self) -> None:
+    def reset(self, first: int = 0) -> None:
         """Pointmaps start no map twice: there is nothing to discard."""
         raise RuntimeError("wanted a map of pointmaps to go on, got a start discarded")
 

@@ -55,7 +55,8 @@ def thinned_depth(depth: InverseDepth, keep: Tensor) -> InverseDepth:
 def fill_gaps(graph: Graph) -> None:
     """Gives frames without a pose one between those of their solved neighbours.
 
-    Those that were never tried become weak; lost ones stay lost. Neighbours are of one source.
+    Those that were never tried become weak; lost ones stay lost. Neighbours are of one source;
+    where they are of two submaps, the nearer one in time counts.
     """
     records = _free(graph)
     for source in sorted({source_of(r.index) for r in records}):
@@ -68,16 +69,20 @@ def _free(graph: Graph) -> list[FrameRecord]:
 
 
 def _fill_gaps(graph: Graph, records: Sequence[FrameRecord]) -> None:
-    solved = [n for n, r in enumerate(records) if r.state in SOLVED]
+    solved, of = [n for n, r in enumerate(records) if r.state in SOLVED], graph.submaps.of
     if not solved:
         return
     for n, record in enumerate(records):
         if record.state in SOLVED:
             continue
         place = bisect_left(solved, n)
-        before, after = solved[max(place - 1, 0)], solved[min(place, len(solved) - 1)]
-        T_WC = _between(graph, records[before], records[after], record.seconds)
-        number = records[before].keyframe
+        before = records[solved[max(place - 1, 0)]]
+        after = records[solved[min(place, len(solved) - 1)]]
+        if of(before.keyframe) != of(after.keyframe):  # two worlds: nothing lies between them
+            earlier = record.seconds - before.seconds < after.seconds - record.seconds
+            before = after = before if earlier else after
+        T_WC = _between(graph, before, after, record.seconds)
+        number = before.keyframe
         T_kf = se3_mul(se3_inv(graph.keyframe(number).T_WC), T_WC)
         state = TrackState.LOST if record.state is TrackState.LOST else TrackState.WEAK
         graph.set_record(replace(record, state=state, keyframe=number, T_kf=T_kf))

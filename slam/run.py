@@ -25,7 +25,8 @@ from slam.inputs import (
     to_repeat,
 )
 from slam.observer import Observer, Running
-from slam.outputs import Files, RunNotes, RunResult, output_folder, save
+from slam.output_files import Files, output_folder
+from slam.outputs import RunNotes, RunResult, save
 from slam.playing import playing, real_time_facts
 from slam.saved_map import SavedMap, expect_fitting, expect_layout, load_map
 from slam.session import Found, Session, begin, find, replay, resumed
@@ -177,9 +178,11 @@ def _restore(slam: Slam, source: Source, found: Found, notes: RunNotes) -> Rest:
 def _take_up(slam: Slam, source: Source, standing: Standing) -> None:
     """Lets the system go on; images that are still to be posed are read again."""
     records = [r for r in slam.graph.records() if source_of(r.index) == 0]
+    home = slam.graph.submaps.of(standing.frontend.keyframe)
     on_trial = standing.frontend.on_trial
-    early = [r for r in records if on_trial or r.state is TrackState.PENDING]
-    lost = [r for r in records if r.state is TrackState.LOST]
+    early = [r for r in records if r.state is TrackState.PENDING or (on_trial and home == 0)]
+    tried = [on_trial and r.keyframe >= home > 0 for r in records]
+    lost = [r for r, t in zip(records, tried, strict=True) if t or r.state is TrackState.LOST]
     settings = slam.config.start.remember, slam.config.relocalization.retried
     kept = (some[max(0, len(some) - n) :] for some, n in zip((early, lost), settings, strict=True))
     indices = (np.intersect1d([r.index for r in some], source.indices) for some in kept)
@@ -230,7 +233,8 @@ class _Run:
     def _result(self, report: dict[str, Any]) -> RunResult:
         if self.files.unwritten:
             raise OSError(self.files.complaint())
-        if report["posed"] < FEWEST and not self.interrupt.ends_loop:
+        posed = sum(submap["frames"] for submap in report["submaps"])
+        if posed < FEWEST and not self.interrupt.ends_loop:
             why = _without_map(self.slam.config, report["processed"])
             raise ValueError(f"{self.source.path}: no map: {why}")
         ways_out = 1 if self.source.total is None else 0  # what has no end is ended by Ctrl-C

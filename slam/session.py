@@ -108,7 +108,8 @@ class Session:
         if self._journal is not None:
             solved = step.record.state in SOLVED
             pose = step.T_WC if solved else None
-            self._journal.put(Published(step.record.time, pose, step.record.keyframe >= 0))
+            in_map = step.record.keyframe >= 0
+            self._journal.put(Published(step.record.time, pose, in_map, step.submap))
 
     def commit(self, standing: Standing, keyframes: int) -> None:
         """Says that the run can be gone on with from here."""

@@ -194,7 +194,8 @@ class Slam:
             self._session.before_keyframe()
 
     def _on_keyframe(self, number: int) -> None:
-        if self.graph.keyframe(number).frame.index == self._taken:  # another may be made before
+        made_before = self.graph.submaps.of(number) != number  # else a start, by a later image
+        if made_before and self.graph.keyframe(number).frame.index == self._taken:
             self.commit()  # the image being taken now is through
         if self.config.run.realtime:
             self._tasks.put(self._adjust_new)
@@ -213,22 +214,25 @@ class Slam:
             self.backend.publish()
             self._linked = len(keyframes)
 
-    def _on_restart(self) -> None:
+    def _on_restart(self, first: int) -> None:
+        """A start is discarded. Args: first: its first keyframe."""
         self._drain()
-        self._linked = 1
-        self.backend.reset()
+        self._linked = max(1, min(self._linked, first))
+        if first > 0:  # no commit: from the last one, the images say the same again
+            self._committed = first
+        self.backend.reset(first)
 
-    def _good_start(self) -> bool | None:
-        """Whether the first keyframes explain their measurements and know their depths.
+    def _good_start(self, first: int) -> bool | None:
+        """Whether the keyframes from `first` on explain their measurements and know their depths.
 
         None while the backend has not come to them, in real time; it is not waited for.
         """
         if not self.config.run.realtime:
             self._catch_up()
-        elif self._linked < min(len(self.graph), self.config.start.trial_keyframes):
+        elif self._linked < min(len(self.graph), first + self.config.start.trial_keyframes):
             return None
         start = self.config.start
-        known = max(known_share(k, self.config) for k in self.graph.keyframes())
+        known = max(known_share(k, self.config) for k in self.graph.keyframes()[first:])
         return self.backend.last_cost < start.trial_cost and known > start.trial_known
 
     def _catch_up(self) -> None:

@@ -158,6 +158,7 @@ def test_every_way_to_change_a_graph_is_told() -> None:
     telling = set[str]()
     reading = {
         *("pinhole", "readout", "intrinsics", "keyframe", "keyframes", "edges", "edges_at"),
+        "submaps",
         *("record", "records", "T_WC", "twists", "twist", "snapshot"),
         *("frozen", "freeze"),  # what changes afterwards; a session with it has no journal
         "observe",
@@ -226,8 +227,8 @@ def test_a_run_resumed_at_any_commit_ends_as_if_it_had_not_been(
             replay(found, slam.graph, slam.predictor.encode, lambda _: None)
             assert differences(resumed_state, state_of(slam.graph)) == []
         causal = [said for said in usual.said if said.T_WC is not None]
-        assert [time for time, _ in notes.causal] == [said.time for said in causal]
-        for said, (_, pose) in zip(causal, notes.causal, strict=True):
+        assert [time for time, *_ in notes.causal] == [said.time for said in causal]
+        for said, (_, pose, _) in zip(causal, notes.causal, strict=True):
             assert np.array_equal(said.T_WC, pose), said.time
         assert [r.state for r in resumed_state.records] == [r.state for r in usual.end.records]
 

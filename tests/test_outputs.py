@@ -13,7 +13,7 @@ from sequences import OUTPUTS, cut_sample
 
 from slam.backend import Backend
 from slam.frame import Keyframe
-from slam.outputs import Files
+from slam.output_files import Files
 from slam.session import JOURNAL
 
 Command = Callable[..., CommandResult]
