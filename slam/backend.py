@@ -15,7 +15,7 @@ from slam.adjustment import Adjusted, Part, in_scale_of
 from slam.config import Config
 from slam.edges import Edges
 from slam.frame import Correspondence, InverseDepth, Keyframe
-from slam.graph import Edge, Graph, rescaled_keyframe
+from slam.graph import Edge, Graph, kept_keyframe, rescaled_keyframe
 from slam.lie import se3_to_sim3, sim3_to_se3
 from slam.loops import Loop, LoopSearch, relative_edges, similarity
 from slam.mapping import relative
@@ -28,7 +28,6 @@ from slam.standing import BackendStanding
 from slam.timing import Timings
 
 log = logging.getLogger(__name__)
-
 
 BELIEVED = 0.25  # of a loop, in the end, for it to become an edge
 HURRIED = 2  # neighbours that keyframes are linked to while there are more to link
@@ -242,9 +241,9 @@ class Backend:
         out = list(keyframes)
         scales = {number: float(T[7]) for number, T in T_WC.items()}
         for number, T in T_WC.items():
-            out[number] = rescaled_keyframe(keyframes[number], sim3_to_se3(T), scales[number])
-        poses = {number: out[number].T_WC for number in T_WC}
-        newest = len(keyframes) - 1
+            moved = rescaled_keyframe(keyframes[number], sim3_to_se3(T), scales[number])
+            out[number] = kept_keyframe(self.graph.pages, moved)
+        poses, newest = {number: out[number].T_WC for number in T_WC}, len(keyframes) - 1
         self._adjusted.append(Adjusted(poses, {}, self._intrinsics, newest, scales))
         return out
 
@@ -354,6 +353,7 @@ class Backend:
             refine_focal=free_focal,
             relative_decrease=self.config.focal.relative_decrease if free_focal else None,
             prior=self._priors(keyframes, part),
+            pages=self.graph.pages,
         )
 
     def _priors(self, keyframes: Sequence[Keyframe], part: Part) -> list[InverseDepth] | None:
@@ -366,7 +366,7 @@ class Backend:
         """The edges of a part as a global shutter would have measured them."""
         if readout == 0.0 or not part.edges:
             return part.edges
-        grid, intrinsics = self.predictor.grid, self._intrinsics
+        grid, intrinsics, keep = self.predictor.grid, self._intrinsics, self.graph.pages.keep
         indices = [keyframes[k].frame.index for k in part.numbers]
         twists = self.graph.twists(indices, self._until)
         twist = dict(zip(part.numbers, twists, strict=True))
@@ -376,7 +376,7 @@ class Backend:
         for (i, j), T in zip(part.edges, T_ji, strict=True):
             shutter = Shutter(readout, grid.height, twist[i], twist[j])
             value = keyframes[i].depth.value
-            out[i, j] = unroll(grid.pixel, value, part.edges[i, j], T, intrinsics, shutter)
+            out[i, j] = keep(unroll(grid.pixel, value, part.edges[i, j], T, intrinsics, shutter))
         return out
 
     def _adopt(
@@ -384,15 +384,15 @@ class Backend:
     ) -> Sequence[Keyframe]:
         """Keeps the result for publishing; returns the keyframes with it."""
         if sum(part.fixed) < 2:
-            result = in_scale_of(torch.stack([keyframes[k].T_WC for k in part.numbers]), result)
+            before = [keyframes[k].T_WC for k in part.numbers]
+            result = in_scale_of(before, result, self.graph.pages)
         self.last_cost, self._intrinsics = result.cost, result.intrinsics
         if np.isfinite(result.focal_sigma):
             self.focal_sigma = result.focal_sigma
         ends = list(enumerate(part.numbers))
         poses = {k: result.T_WC[n] for n, k in ends if not part.fixed[n]}
         depths = {k: result.depth[n] for n, k in ends if not part.held[n]}
-        newest = len(keyframes) - 1
-        self._adjusted.append(Adjusted(poses, depths, result.intrinsics, newest))
+        self._adjusted.append(Adjusted(poses, depths, result.intrinsics, len(keyframes) - 1))
         out = list(keyframes)
         for k in poses.keys() | depths.keys():
             old = keyframes[k]

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -36,6 +37,13 @@ def step_aside(niceness: int = BEHIND) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
+@dataclass(frozen=True, slots=True)
+class Induced:
+    """Where the map said that a pair's pixels are when it was measured."""
+
+    target: Tensor  # [P, 2] float32 px, of the first one's grid pixels in the second
+
+
 class Edges:
     """Chooses and measures pairs of keyframes, and puts what is found into the graph."""
 
@@ -43,7 +51,7 @@ class Edges:
         self.predictor = predictor
         self.graph = graph
         self.config = config
-        self._measured_with: dict[Edge, Tensor] = {}  # flow [P, 2] that the map induced then
+        self._measured_with: dict[Edge, Induced] = {}
         self._loops: set[Edge] = set()  # pairs that were verified, whatever the map says of them
         behind = step_aside if config.run.realtime else None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
@@ -110,7 +118,7 @@ class Edges:
         moved = set(pairs) - set(known)
         for some in chunks(known, TOGETHER):
             target, seen = self._induced(keyframes, some, intrinsics)
-            old = torch.stack([self._measured_with[p] for p in some])
+            old = torch.stack([self._measured_with[p].target for p in some])
             step = torch.linalg.vector_norm(target - old, dim=-1)
             median = torch.where(seen, step, torch.nan).nanmedian(-1).values
             far = median > self.config.bundle_adjustment.remeasure
@@ -129,7 +137,8 @@ class Edges:
             one = partial(self._measure_pair, keyframes)
             for edges in self._pool.map(one, some, ahead, back, near):
                 measured |= edges
-            self._measured_with |= dict(zip(some, (t.clone() for t in ahead), strict=True))
+            for pair, target in zip(some, ahead, strict=True):
+                self._measured_with[pair] = self.graph.pages.keep(Induced(target.clone()))
         self.graph.set_edges(pairs, measured)
 
     def _neighbours(
@@ -202,7 +211,8 @@ class Edges:
         minimum = self.config.bundle_adjustment.minimum_match
         edges = {(i, j): prediction.forward, (j, i): prediction.backward}
         share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}
-        return {e: c for e, c in edges.items() if near or share[e] > minimum}
+        keep = self.graph.pages.keep
+        return {e: keep(c) for e, c in edges.items() if near or share[e] > minimum}
 
 
 def chunks(pairs: Sequence[Edge], size: int) -> Iterator[Sequence[Edge]]:

@@ -36,6 +36,7 @@ from slam.frame import (
     source_of,
 )
 from slam.lie import se3_inv, se3_mul
+from slam.paging import Pages
 from slam.shutter import velocity
 
 Value = TypeVar("Value")
@@ -49,8 +50,12 @@ class Graph:
     follow. World poses are derived when asked for.
     """
 
-    def __init__(self, intrinsics: Intrinsics) -> None:
-        """Args: intrinsics: fx, fy, cx, cy px at working resolution."""
+    def __init__(self, intrinsics: Intrinsics, pages: Pages | None = None) -> None:
+        """Args:
+        intrinsics: fx, fy, cx, cy px at working resolution.
+        pages: keep what is large; None = memory does.
+        """
+        self.pages = pages or Pages()
         self._lock = threading.RLock()
         self._keyframes: list[Keyframe] = []
         self._edges: dict[Edge, Correspondence] = {}
@@ -117,7 +122,7 @@ class Graph:
             self._keyframes, self._frames_of = [], {}
             self._edges, self._edges_at = {}, {}
             for index, record in self._records.items():
-                self._records[index] = replace(record, keyframe=-1)
+                self._records[index] = self.pages.keep(replace(record, keyframe=-1))
             self._tell(Cleared(intrinsics))
 
     def _tell(self, change: Change) -> None:
@@ -142,7 +147,7 @@ class Graph:
     def add_keyframe(self, keyframe: Keyframe) -> int:
         """Appends a keyframe; returns its number."""
         with self._lock:
-            self._keyframes.append(keyframe)
+            self._keyframes.append(kept_keyframe(self.pages, keyframe))
             self._tell(KeyframeAdded(keyframe))
             return len(self._keyframes) - 1
 
@@ -153,7 +158,10 @@ class Graph:
             self._tell(DepthChanged(number, depth, None))
 
     def _set_depth(self, number: int, depth: InverseDepth) -> None:
-        self._keyframes[number] = replace(self._keyframes[number], depth=depth)
+        self._put(number, replace(self._keyframes[number], depth=depth))
+
+    def _put(self, number: int, keyframe: Keyframe) -> None:
+        self._keyframes[number] = kept_keyframe(self.pages, keyframe)
 
     def fused(
         self,
@@ -173,7 +181,7 @@ class Graph:
                 self._set_depth(number, after)
                 if pointmap is not None:
                     keyframe = self._keyframes[number]
-                    self._keyframes[number] = replace(keyframe, pointmap=pointmap)
+                    self._put(number, replace(keyframe, pointmap=pointmap))
                 self._tell(DepthChanged(number, after, pointmap))
                 return self._keyframes[number], 1.0
             return self._keyframes[number], scale_change(before, current)
@@ -196,7 +204,7 @@ class Graph:
                 self._drop_edge((i, j))
                 self._drop_edge((j, i))
             for edge, correspondence in edges.items():
-                self._edges[edge] = correspondence
+                self._edges[edge] = self.pages.keep(correspondence)
                 for number in edge:
                     self._edges_at.setdefault(number, set()).add(edge)
             self._tell(EdgesSet(tuple(pairs), dict(edges)))
@@ -264,14 +272,14 @@ class Graph:
     def _grow(self, number: int, scale: float) -> None:
         """Distances of a keyframe become `scale` times as long."""
         old = self._keyframes[number]
-        self._keyframes[number] = rescaled_keyframe(old, old.T_WC, scale)
+        self._put(number, rescaled_keyframe(old, old.T_WC, scale))
         self._rescale_frames(number, scale)
 
     def _rescale(self, number: int, scale: float) -> None:
         """What hangs on a keyframe whose depths grew: its pointmap, and its frames."""
         keyframe = self._keyframes[number]
         grown = scaled_pointmap(keyframe.pointmap, scale)
-        self._keyframes[number] = replace(keyframe, pointmap=grown)
+        self._put(number, replace(keyframe, pointmap=grown))
         self._rescale_frames(number, scale)
 
     def _rescale_frames(self, number: int, scale: float) -> None:
@@ -279,7 +287,7 @@ class Graph:
             record = self._records[index]
             T_kf = record.T_kf.clone()
             T_kf[:3] *= scale
-            self._records[index] = replace(record, T_kf=T_kf)
+            self._records[index] = self.pages.keep(replace(record, T_kf=T_kf))
 
     def set_record(self, record: FrameRecord) -> None:
         """Adds a frame's record, or replaces it."""
@@ -289,7 +297,7 @@ class Graph:
                 insort(self._order, record.index)
             elif old.keyframe >= 0:
                 self._frames_of[old.keyframe].remove(record.index)
-            self._records[record.index] = record
+            self._records[record.index] = self.pages.keep(record)
             if record.keyframe >= 0:
                 self._frames_of.setdefault(record.keyframe, []).append(record.index)
             self._tell(RecordSet(record))
@@ -349,6 +357,15 @@ class Graph:
                 tuple(sorted(self._edges)),
                 self._intrinsics,
             )
+
+
+def kept_keyframe(pages: Pages, keyframe: Keyframe) -> Keyframe:
+    """The keyframe, what is large of it in the care of `pages`."""
+    if pages.unlimited:
+        return keyframe
+    frame = replace(keyframe.frame, features=pages.keep(keyframe.frame.features))
+    depth, points = pages.keep(keyframe.depth), pages.keep(keyframe.pointmap)
+    return replace(keyframe, frame=frame, depth=depth, pointmap=points)
 
 
 def scale_change(old: InverseDepth, new: InverseDepth) -> float:

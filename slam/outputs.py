@@ -24,7 +24,7 @@ from slam.config import Config, to_yaml
 from slam.densification import densify
 from slam.evaluation import EvaluationResult, evaluate
 from slam.evaluation.report import plot_run, write_map_picture
-from slam.export import PointCloud, choose_voxel_size, voxel_downsample, write_ply
+from slam.export import PointCloud, write_ply
 from slam.frame import (
     SOLVED,
     FrameRecord,
@@ -36,7 +36,7 @@ from slam.frame import (
     source_of,
 )
 from slam.journal_records import Published
-from slam.mapcloud import point_cloud
+from slam.mapcloud import thinned_cloud
 from slam.predictors import Grid
 from slam.saved_map import Origin, SavedMap, save_map
 from slam.sources import Source
@@ -223,16 +223,15 @@ def _save_map(
 ) -> PointCloud:
     """The map's file, keyframes with dense depths, and the cloud of them all."""
     with slam.timings.measure("dense map"):
-        grid, depths = densify(snapshot, slam.predictor.grid, config)
-        cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
+        pages = slam.graph.pages
+        grid, depths = densify(snapshot, slam.predictor.grid, config, pages)
     coarse, origin = slam.predictor.grid, Origin.of(source)
     with files.writing("map.slam") as path, slam.timings.measure("map file"):
         save_map(path, SavedMap.from_graph(slam.graph, origin, config, coarse, (grid, depths)))
     with files.writing("keyframes.npz") as path:
         _write_keyframes(path, snapshot, grid, depths, len(source.recorded))
-    if len(cloud.points):
-        size = choose_voxel_size(cloud.points)
-        cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)
+    with slam.timings.measure("dense map"):
+        cloud = thinned_cloud(snapshot, grid, depths, config.map.confidence, pages)
     with files.writing("map.ply") as path:
         write_ply(path, cloud.points, cloud.colors, cloud.confidence)
     return cloud

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -130,6 +130,11 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
 
     Args: content: what is written, one piece after the other.
     """
+    write_pieces_atomically(path, content)
+
+
+def write_pieces_atomically(path: Path, content: Iterable[bytes | memoryview]) -> None:
+    """The same of pieces that memory need not hold together."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -26,6 +26,7 @@ ORDER = [
     "frame",
     "timing",
     "memory",
+    "paging",
     "kernels",
     "rendering",
     "sources",

@@ -21,17 +21,19 @@ next part, or to the file's end. So every byte of the file is covered by one of 
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slam.trajectory import write_atomically
+from slam.trajectory import write_pieces_atomically
 
 MAGIC = b"SLAM_MAP"
 ALIGNMENT = 64  # bytes: a cache line, and what any array type needs
@@ -41,34 +43,56 @@ HELP = "copy it again from where it came, or run `slam run` anew"
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """An array to write whose pieces memory need not hold together."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    pieces: Callable[[], Iterable[np.ndarray]]  # one after the other, each time anew
+
+    @property
+    def nbytes(self) -> int:
+        """Of the whole."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """The whole, for who wants it."""
+        flat = [np.asarray(piece, self.dtype).reshape(-1) for piece in self.pieces()]
+        whole = np.concatenate([np.empty(0, self.dtype), *flat]).reshape(self.shape)
+        return whole if dtype is None else whole.astype(dtype)
+
+
+@dataclass(frozen=True, slots=True)
 class Contents:
     """What a file holds, whatever it means."""
 
     version: int  # of the contents
     about: Mapping[str, Any]  # single values: anything that JSON can say
-    parts: Mapping[str, np.ndarray]  # arrays by name, not to be written to
+    parts: Mapping[str, Any]  # arrays by name, not to be written to; to write also Rows
 
 
 def write_contents(path: Path | str, contents: Contents) -> None:
-    """Writes a file that read_contents reads back exactly; it appears complete or not at all."""
-    arrays = {name: _little_endian(array) for name, array in contents.parts.items()}
-    blocks = [(a.reshape(-1).view(np.uint8).data, _padding(a.nbytes)) for a in arrays.values()]
+    """Writes a file that read_contents reads back exactly; it appears complete or not at all.
+
+    Parts that are `Rows` are made twice: for the checksum, and to be written.
+    """
     entries = [
         {
             "name": name,
-            "type": array.dtype.str,
-            "shape": list(array.shape),
-            "bytes": array.nbytes,
-            "crc32": zlib.crc32(padding, zlib.crc32(block)),
+            "type": part.dtype.newbyteorder("<").str,
+            "shape": list(part.shape),
+            "bytes": part.nbytes,
+            "crc32": _checksum(part),
         }
-        for (name, array), (block, padding) in zip(arrays.items(), blocks, strict=True)
+        for name, part in contents.parts.items()
     ]
-    sizes = [len(block) + len(padding) for block, padding in blocks]
+    sizes = [p.nbytes + len(_padding(p.nbytes)) for p in contents.parts.values()]
     directory = _directory(contents.about, entries, sizes)
     size = FRONT_BYTES + len(directory) + sum(sizes)
     front = FRONT.pack(MAGIC, contents.version, zlib.crc32(directory), len(directory), size)
     checked = front + struct.pack("<I", zlib.crc32(front))
-    write_atomically(Path(path), checked, directory, *chain.from_iterable(blocks))
+    blocks = chain.from_iterable(map(_blocks, contents.parts.values()))
+    write_pieces_atomically(Path(path), chain((checked, directory), blocks))
 
 
 def read_contents(path: Path | str) -> Contents:
@@ -137,6 +161,17 @@ def _directory(about: Mapping[str, Any], entries: list[dict[str, Any]], sizes: l
         if end <= start:
             return text + b" " * (start - end)
         start = end + len(_padding(end))
+
+
+def _blocks(part: np.ndarray | Rows) -> Iterator[bytes | memoryview]:
+    """A part's bytes, little-endian, and the zeros after them."""
+    for piece in part.pieces() if isinstance(part, Rows) else (part,):
+        yield _little_endian(np.asarray(piece, part.dtype)).reshape(-1).view(np.uint8).data
+    yield _padding(part.nbytes)
+
+
+def _checksum(part: np.ndarray | Rows) -> int:
+    return reduce(lambda sum, block: zlib.crc32(block, sum), _blocks(part), 0)
 
 
 def _padding(count: int) -> bytes:
