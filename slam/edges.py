@@ -24,7 +24,7 @@ from slam.frame import (
     source_of,
 )
 from slam.graph import Edge, Graph
-from slam.mapping import covisibility, dense_flow, project_grid, relative
+from slam.mapping import covisibility, dense_flow, may_share, project_grid, relative
 from slam.predictors import Predictor
 
 TOGETHER = 16  # pairs that are projected at once
@@ -94,7 +94,7 @@ class Edges:
         intrinsics: Intrinsics,
     ) -> list[Edge]:
         """Undirected (i, j), i < j, that link a new keyframe."""
-        near = self._neighbours(keyframes, number, neighbours)
+        near = InTime(keyframes).near(number, neighbours)
         T_WC = torch.stack([k.T_WC for k in keyframes])
         seen = self._covisible(keyframes[number], T_WC, {number, *near}, covisible, intrinsics)
         return [(i, number) for i in sorted({*near, *seen})]
@@ -102,11 +102,12 @@ class Edges:
     def all_pairs(self, keyframes: Sequence[Keyframe], intrinsics: Intrinsics) -> list[Edge]:
         """Undirected (i, j), i < j, between all keyframes that see the same; one is not frozen."""
         pairs = {pair for pair in self._loops if pair[1] < len(keyframes)}
-        count = self.config.bundle_adjustment.covisible
+        settings, in_time = self.config.bundle_adjustment, InTime(keyframes)
         T_WC = torch.stack([k.T_WC for k in keyframes])
         for i, keyframe in list(enumerate(keyframes))[self.graph.frozen :]:
-            linked = set(self._neighbours(keyframes, i))
-            linked |= set(self._covisible(keyframe, T_WC, {i, *linked}, count, intrinsics))
+            linked = set(in_time.near(i, settings.neighbours))
+            more = {i, *linked}, settings.covisible, intrinsics
+            linked |= set(self._covisible(keyframe, T_WC, *more))
             pairs |= {(min(i, j), max(i, j)) for j in linked}
         return sorted(pairs)
 
@@ -130,30 +131,17 @@ class Edges:
     ) -> None:
         """Measures undirected pairs, both ways, from the flow that the map induces."""
         measured: dict[Edge, Correspondence] = {}
+        in_time, count = InTime(keyframes), self.config.bundle_adjustment.neighbours
         for some in chunks(pairs, TOGETHER):
             ahead, _ = self._induced(keyframes, some, intrinsics)
             back, _ = self._induced(keyframes, [(j, i) for i, j in some], intrinsics)
-            near = [j in self._neighbours(keyframes, i) for i, j in some]
+            near = [j in in_time.near(i, count) for i, j in some]
             one = partial(self._measure_pair, keyframes)
             for edges in self._pool.map(one, some, ahead, back, near):
                 measured |= edges
             for pair, target in zip(some, ahead, strict=True):
                 self._measured_with[pair] = self.graph.pages.keep(Induced(target.clone()))
         self.graph.set_edges(pairs, measured)
-
-    def _neighbours(
-        self, keyframes: Sequence[Keyframe], number: int, count: int | None = None
-    ) -> list[int]:
-        """The keyframes nearest in time, `count` before and after (default: as set).
-
-        Of the same source: the times of others tell nothing.
-        """
-        count = self.config.bundle_adjustment.neighbours if count is None else count
-        source = source_of(keyframes[number].frame.index)
-        same = [k for k, other in enumerate(keyframes) if source_of(other.frame.index) == source]
-        order = sorted(same, key=lambda k: keyframes[k].frame.index)
-        place = order.index(number)
-        return [k for k in order[max(0, place - count) : place + count + 1] if k != number]
 
     def _covisible(
         self,
@@ -168,11 +156,13 @@ class Edges:
         Args: T_WC: [N, 7] of all keyframes. without: numbers that are not wanted.
         """
         settings, grid = self.config.bundle_adjustment, self.predictor.grid
-        share, flow = covisibility(grid, this.depth, relative(this.T_WC, T_WC), intrinsics)
+        T_ji = relative(this.T_WC, T_WC)
+        near = may_share(grid, this.depth, T_ji, intrinsics, settings.overlap).nonzero()[:, 0]
+        share, flow = covisibility(grid, this.depth, T_ji[near], intrinsics)
         fits = (share > settings.overlap) & (flow < settings.covisible_flow * grid.width)
         picked: list[int] = []
-        for j in torch.where(fits, flow, torch.inf).argsort(stable=True).tolist():
-            if len(picked) == count or not fits[j]:
+        for j in near[fits][flow[fits].argsort(stable=True)].tolist():
+            if len(picked) == count:
                 break
             if j not in without and all(abs(j - k) > 1 for k in picked):
                 picked.append(j)
@@ -213,6 +203,25 @@ class Edges:
         share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}
         keep = self.graph.pages.keep
         return {e: keep(c) for e, c in edges.items() if near or share[e] > minimum}
+
+
+class InTime:
+    """Keyframes of each source in the order of time: the times of others tell nothing."""
+
+    def __init__(self, keyframes: Sequence[Keyframe]) -> None:
+        index = [k.frame.index for k in keyframes]
+        order = sorted(range(len(index)), key=index.__getitem__)
+        self._order: dict[int, list[int]] = {}  # of a source: numbers
+        self._place: list[tuple[list[int], int]] = [([], 0)] * len(index)  # of a number: in which
+        for number in order:
+            same = self._order.setdefault(source_of(index[number]), [])
+            self._place[number] = same, len(same)
+            same.append(number)
+
+    def near(self, number: int, count: int) -> list[int]:
+        """The keyframes nearest to one, `count` before and after."""
+        same, place = self._place[number]
+        return [k for k in same[max(0, place - count) : place + count + 1] if k != number]
 
 
 def chunks(pairs: Sequence[Edge], size: int) -> Iterator[Sequence[Edge]]:

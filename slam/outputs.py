@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -38,7 +37,7 @@ from slam.frame import (
 from slam.journal_records import Published
 from slam.mapcloud import thinned_cloud
 from slam.predictors import Grid
-from slam.saved_map import Origin, SavedMap, save_map
+from slam.saved_map import Origin, Rows, SavedMap, save_map, write_arrays
 from slam.sources import Source
 from slam.system import Slam
 from slam.trajectory import Trajectory, write_atomically, write_tum
@@ -250,21 +249,22 @@ def _write_keyframes(
     keyframes, depths = [snapshot.keyframes[n] for n in place], [depths[n] for n in place]
     number = {n: own for own, n in enumerate(place)}
     edges = [[number[n] for n in e] for e in snapshot.edges if set(e) <= number.keys()]
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
+    size = len(keyframes), len(grid.pixel)
+    parts = dict(
         index=np.array([k.frame.index for k in keyframes], np.int64),
         time=np.array([k.frame.time for k in keyframes], np.float64),
         images=np.array(images),
         T_WC=np.array([k.T_WC.numpy() for k in keyframes]).reshape(-1, 7),
-        inverse_depth=np.array([d.value.numpy() for d in depths], np.float32),
-        information=np.array([d.information.numpy() for d in depths], np.float32),
+        inverse_depth=Rows(np.dtype(np.float32), size, lambda: (d.value.numpy() for d in depths)),
+        information=Rows(
+            np.dtype(np.float32), size, lambda: (d.information.numpy() for d in depths)
+        ),
         pixel=grid.pixel.numpy(),
         working_size=np.array([grid.width, grid.height]),
         intrinsics=np.array(snapshot.intrinsics),
         edges=np.array(edges, np.int64).reshape(-1, 2),
     )
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, parts)
 
 
 def _is_own(keyframe: Keyframe) -> bool:

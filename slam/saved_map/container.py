@@ -21,10 +21,9 @@ next part, or to the file's end. So every byte of the file is covered by one of 
 from __future__ import annotations
 
 import json
-import math
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate, chain
@@ -33,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from slam.saved_map.rows import Rows
 from slam.trajectory import write_pieces_atomically
 
 MAGIC = b"SLAM_MAP"
@@ -40,26 +40,6 @@ ALIGNMENT = 64  # bytes: a cache line, and what any array type needs
 FRONT = struct.Struct("<8sIIQQ")  # all of the front but its own checksum
 FRONT_BYTES = FRONT.size + 4
 HELP = "copy it again from where it came, or run `slam run` anew"
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """An array to write whose pieces memory need not hold together."""
-
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    pieces: Callable[[], Iterable[np.ndarray]]  # one after the other, each time anew
-
-    @property
-    def nbytes(self) -> int:
-        """Of the whole."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        """The whole, for who wants it."""
-        flat = [np.asarray(piece, self.dtype).reshape(-1) for piece in self.pieces()]
-        whole = np.concatenate([np.empty(0, self.dtype), *flat]).reshape(self.shape)
-        return whole if dtype is None else whole.astype(dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,8 +72,9 @@ from slam.camera import Camera
 from slam.frame import FrameRecord, TrackState
 from slam.graph import Edge
 from slam.predictors import Grid
-from slam.saved_map.container import HELP, Contents, Rows, read_contents, write_contents
+from slam.saved_map.container import HELP, Contents, read_contents, write_contents
 from slam.saved_map.packing import PackedDepth, PackedMatches, PackedPointmap
+from slam.saved_map.rows import Rows
 from slam.saved_map.value import Origin, SavedKeyframe, SavedMap
 
 VERSION = 1
