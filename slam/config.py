@@ -324,7 +324,7 @@ class RunSettings(Section):
         help="of the whole process; what the map has beyond it goes to the disk; null = no limit",
         minimum=1.0,
     )
-    scratch: str = setting("", help="folder for that; empty = that of the results, once it exists")
+    scratch: str = setting("", help="folder for that; empty = as --out, else the present one")
     journal: bool = setting(True, help="keep what `slam resume` needs after a crash")
     keep_journal: bool = setting(False, help="also when everything is saved")
     on_journal_error: Literal["stop", "continue"] = setting(

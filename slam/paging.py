@@ -88,13 +88,13 @@ class _Page:
 class Pages:
     """Keeps values, in memory as far as a budget for the whole process allows. For any thread."""
 
-    def __init__(self, budget: float | None = None, folder: Path | None = None) -> None:
+    def __init__(self, budget: float | None = None, *folders: Path) -> None:
         """Args:
         budget: MB that the process may have; None = no limit, and values stay as they are.
-        folder: of the scratch file, which is made when it is needed; None = the present one.
+        folders: the first one that is there when a scratch file is needed has it.
         """
         self.budget = budget
-        self.folder = Path() if folder is None else folder
+        self.folders = folders or (Path(),)
         self.dropped: deque[_Slot] = deque()  # of values that nobody has any more
         self._lock = threading.Lock()
         self._held: OrderedDict[int, tuple[_Slot, Large]] = OrderedDict()  # used last at the end
@@ -215,7 +215,7 @@ class Pages:
                 why = error.strerror or str(error)
                 log.warning(
                     "%s: %s; what has no room under the memory budget stays in memory",
-                    *(self.folder, why),
+                    *(self._folder(), why),
                 )
             self._complained = True
             return False
@@ -225,10 +225,13 @@ class Pages:
 
     def _opened(self) -> int:
         if self._file is None:
-            with tempfile.TemporaryFile(dir=self.folder) as file:
+            with tempfile.TemporaryFile(dir=self._folder()) as file:
                 self._file = os.dup(file.fileno())
             weakref.finalize(self, os.close, self._file)
         return self._file
+
+    def _folder(self) -> Path:
+        return next((folder for folder in self.folders if folder.is_dir()), self.folders[0])
 
 
 class _Kept:
@@ -261,14 +264,8 @@ def pages_of(settings: RunSettings) -> Pages:
             f"memory budget: wanted at least {least:.0f} MB, of which the program alone takes "
             f"{resident_memory():.0f}, got {budget:.0f} MB; give it more"
         )
-    return Pages(budget, _scratch_folder(settings))
-
-
-def _scratch_folder(settings: RunSettings) -> Path:
-    """As set; else that of the results where it is there, or the present one."""
-    if settings.scratch:
-        return Path(settings.scratch)
-    return Path(settings.out) if Path(settings.out).is_dir() else Path()
+    chosen = [settings.scratch] if settings.scratch else [settings.out, "."]
+    return Pages(budget, *(Path(name) for name in chosen if name))
 
 
 # --- tensors and bytes ----------------------------------------------------------------------------
@@ -304,7 +301,7 @@ def _room(size: int) -> int:
 def _bytes_of(field: Tensor | np.ndarray) -> memoryview:
     if isinstance(field, Tensor):
         field = field.reshape(-1).view(torch.uint8).numpy()
-    return memoryview(field.reshape(-1).view(np.uint8))
+    return field.reshape(-1).view(np.uint8).data
 
 
 def _write(file: int, place: int, slot: _Slot, large: Large) -> None:
@@ -319,7 +316,7 @@ def _write(file: int, place: int, slot: _Slot, large: Large) -> None:
 def _read(file: int, place: int, size: int) -> Tensor:
     """[size] uint8."""
     block = torch.empty(size, dtype=torch.uint8)
-    rest = memoryview(block.numpy())
+    rest = block.numpy().data
     while rest:
         done = os.preadv(file, [rest], place)
         if done == 0:  # the last column need not be written up to the end of its last line

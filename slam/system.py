@@ -68,7 +68,8 @@ class Slam:
 
     def _parts(self, calibrated: bool) -> tuple[Backend, Frontend | PointmapFrontend]:
         """Backend and frontend for what the predictor measures: flow or pointmaps."""
-        parts = self.graph, self.config, self.timings, make_places(self.config, self.predictor)
+        places = make_places(self.config, self.predictor, self.graph.pages)
+        parts = self.graph, self.config, self.timings, places
         hooks = self._bring_up_to_date, self._on_keyframe
         if isinstance(self.predictor, PointmapPredictor):
             backend = PointmapBackend(self.predictor, *parts, calibrated=calibrated)
