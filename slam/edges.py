@@ -131,7 +131,8 @@ class Edges:
     ) -> None:
         """Measures undirected pairs, both ways, from the flow that the map induces."""
         measured: dict[Edge, Correspondence] = {}
-        in_time, count = InTime(keyframes), self.config.bundle_adjustment.neighbours
+        in_time = InTime(keyframes if pairs else ())
+        count = self.config.bundle_adjustment.neighbours
         for some in chunks(pairs, TOGETHER):
             ahead, _ = self._induced(keyframes, some, intrinsics)
             back, _ = self._induced(keyframes, [(j, i) for i, j in some], intrinsics)
