@@ -12,11 +12,12 @@ from torch import Tensor
 from slam.adjustment import Adjusted, Part, closed_part, in_scale_of, last_part, whole_part
 from slam.config import Config
 from slam.frame import Correspondence, InverseDepth, Keyframe
-from slam.graph import Edge, Graph, rescaled_keyframe
+from slam.graph import Edge, Graph
 from slam.lie import sim3_to_se3
 from slam.mapping import relative
 from slam.optimization import BundleAdjustment, bundle_adjust
 from slam.predictors import Predictor
+from slam.rescaling import kept_keyframe, rescaled_keyframe
 from slam.shutter import ReadoutCost, Shutter, unroll
 from slam.standing import BackendStanding
 from slam.submaps import Submaps
@@ -97,7 +98,8 @@ class Adjuster:
         out = list(keyframes)
         scales = {number: float(T[7]) for number, T in T_WC.items()}
         for number, T in T_WC.items():
-            out[number] = rescaled_keyframe(keyframes[number], sim3_to_se3(T), scales[number])
+            moved = rescaled_keyframe(keyframes[number], sim3_to_se3(T), scales[number])
+            out[number] = kept_keyframe(self.graph.pages, moved)
         poses = {number: out[number].T_WC for number in T_WC}
         newest = len(keyframes) - 1
         self._adjusted.append(
@@ -204,6 +206,7 @@ class Adjuster:
             refine_focal=free_focal,
             relative_decrease=self.config.focal.relative_decrease if free_focal else None,
             prior=self._priors(keyframes, part),
+            pages=self.graph.pages,
         )
 
     def _priors(self, keyframes: Sequence[Keyframe], part: Part) -> list[InverseDepth] | None:
@@ -216,7 +219,7 @@ class Adjuster:
         """The edges of a part as a global shutter would have measured them."""
         if readout == 0.0 or not part.edges:
             return part.edges
-        grid, intrinsics = self.predictor.grid, self._intrinsics
+        grid, intrinsics, keep = self.predictor.grid, self._intrinsics, self.graph.pages.keep
         indices = [keyframes[k].frame.index for k in part.numbers]
         twists = self.graph.twists(indices, self._until)
         twist = dict(zip(part.numbers, twists, strict=True))
@@ -226,7 +229,7 @@ class Adjuster:
         for (i, j), T in zip(part.edges, T_ji, strict=True):
             shutter = Shutter(readout, grid.height, twist[i], twist[j])
             value = keyframes[i].depth.value
-            out[i, j] = unroll(grid.pixel, value, part.edges[i, j], T, intrinsics, shutter)
+            out[i, j] = keep(unroll(grid.pixel, value, part.edges[i, j], T, intrinsics, shutter))
         return out
 
     def _adopt(
@@ -234,7 +237,8 @@ class Adjuster:
     ) -> Sequence[Keyframe]:
         """Keeps the result for publishing; returns the keyframes with it."""
         if sum(part.fixed) < 2:
-            result = in_scale_of(torch.stack([keyframes[k].T_WC for k in part.numbers]), result)
+            before = [keyframes[k].T_WC for k in part.numbers]
+            result = in_scale_of(before, result, self.graph.pages)
         newest = len(keyframes) - 1
         if newest in part.numbers:
             self.last_cost = result.cost

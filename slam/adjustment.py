@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 from torch import Tensor
 
 from slam.frame import Correspondence, Intrinsics, InverseDepth
 from slam.graph import Edge, Graph
 from slam.optimization import BundleAdjustment
+from slam.paging import Pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,17 +77,23 @@ def whole_part(graph: Graph, members: Sequence[int]) -> Part:
     return Part(numbers, edges, fixed, [k < frozen for k in numbers])
 
 
-def in_scale_of(T_WC: Tensor, result: BundleAdjustment) -> BundleAdjustment:
-    """The result, which has no scale of its own, in the scale of the poses [N, 7] before it.
+def in_scale_of(
+    before: Sequence[Tensor], result: BundleAdjustment, pages: Pages
+) -> BundleAdjustment:
+    """The result, which has no scale of its own, in the scale of the N poses [7] before it.
 
     Poses published earlier and later are then of one size. The first pose stays.
+
+    Args: pages: keep the depths.
     """
-    first = T_WC[0, :3]
-    before, after = T_WC[:, :3] - first, result.T_WC[:, :3] - result.T_WC[0, :3]
-    factor = float((before * after).sum() / (after * after).sum().clamp(min=1e-30))
+    T_WC = torch.stack([*before])
+    old, after = T_WC[:, :3] - T_WC[0, :3], result.T_WC[:, :3] - result.T_WC[0, :3]
+    factor = float((old * after).sum() / (after * after).sum().clamp(min=1e-30))
     if not factor > 0:
         return result
     poses = result.T_WC.clone()
     poses[:, :3] = result.T_WC[0, :3] + factor * after
-    depth = tuple(InverseDepth(d.value / factor, d.information * factor**2) for d in result.depth)
+    depth = tuple(
+        pages.keep(InverseDepth(d.value / factor, d.information * factor**2)) for d in result.depth
+    )
     return replace(result, T_WC=poses, depth=depth)

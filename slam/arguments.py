@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,6 +50,13 @@ def add_setting_arguments(command: argparse.ArgumentParser) -> None:
         help="one setting, e.g. tracking.huber=2; may be repeated",
     )
     add("--threads", metavar="N", type=int, help="threads of the kernels (default: 2)")
+    add(
+        "--memory-budget",
+        metavar="SIZE",
+        type=megabytes,
+        help="that the whole process stays under, e.g. 2GB; what the map has beyond it goes to the "
+        "disk (default: no limit)",
+    )
 
 
 def add_output_argument(command: argparse.ArgumentParser) -> None:
@@ -129,8 +137,17 @@ def setting_overrides(options: argparse.Namespace) -> list[str]:
         "flow.method": options.flow,
         "flow.weights": options.flow_weights,
         "run.threads": options.threads,
+        "run.memory_budget": options.memory_budget,
     }
     return given(settings) + options.set
+
+
+def megabytes(text: str) -> float:
+    """MB of a size with its unit, such as 2GB, 1.5 GB or 800MB."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([MG])B\s*", text, re.IGNORECASE)
+    if found is None or not float(found[1]) > 0:
+        raise argparse.ArgumentTypeError(f"wanted a size such as 2GB or 800MB, got '{text}'")
+    return float(found[1]) * (1000.0 if found[2] in "gG" else 1.0)
 
 
 def given(settings: dict[str, Any]) -> list[str]:

@@ -29,7 +29,6 @@ from slam.timing import Timings
 
 log = logging.getLogger(__name__)
 
-
 BELIEVED = 0.25  # of a loop, in the end, for it to become an edge
 HURRIED = 2  # neighbours that keyframes are linked to while there are more to link
 

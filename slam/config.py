@@ -323,6 +323,13 @@ class RunSettings(Section):
         4, unit="frames", help="that tracking may be ahead of the backend, offline", minimum=0
     )
     threads: int = setting(2, help="of the kernels", minimum=1, maximum=256)
+    memory_budget: float | None = setting(
+        None,
+        unit="MB",
+        help="of the whole process; what the map has beyond it goes to the disk; null = no limit",
+        minimum=1.0,
+    )
+    scratch: str = setting("", help="folder for that; empty = as --out, else the present one")
     journal: bool = setting(True, help="keep what `slam resume` needs after a crash")
     keep_journal: bool = setting(False, help="also when everything is saved")
     on_journal_error: Literal["stop", "continue"] = setting(

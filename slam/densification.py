@@ -17,6 +17,7 @@ import torch
 
 from slam.config import Config, MapSettings
 from slam.frame import InverseDepth, Keyframe, Snapshot
+from slam.paging import Pages
 from slam.predictors import Grid
 
 CHUNK = 1024  # pixels solved at once: what that takes stays in the cache
@@ -30,16 +31,21 @@ GUIDE_BLUR = 1.0  # px, sigma: takes the noise out of the colours that are compa
 SMALLEST = 1e-15  # keeps divisions by what may be 0 finite
 
 
-def densify(snapshot: Snapshot, coarse: Grid, config: Config) -> tuple[Grid, list[InverseDepth]]:
+def densify(
+    snapshot: Snapshot, coarse: Grid, config: Config, pages: Pages | None = None
+) -> tuple[Grid, list[InverseDepth]]:
     """Inverse depth of every keyframe on a finer grid.
 
-    Args: coarse: the grid that the snapshot's depths are on.
+    Args:
+        coarse: the grid that the snapshot's depths are on.
+        pages: keep what comes out; None = memory does.
     Returns the finer grid and one [Q] inverse depth for each keyframe.
     """
-    fine = Grid(coarse.width, coarse.height, config.map.stride)
+    fine, pages = Grid(coarse.width, coarse.height, config.map.stride), pages or Pages()
 
     def solve(keyframe: Keyframe) -> InverseDepth:
-        return upsample(coarse, fine, keyframe, config.map, config.mapping.relative_floor)
+        settings, floor = config.map, config.mapping.relative_floor
+        return pages.keep(upsample(coarse, fine, keyframe, settings, floor))
 
     with ThreadPoolExecutor(config.run.threads, thread_name_prefix="dense") as pool:
         return fine, list(pool.map(solve, snapshot.keyframes))

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -23,9 +24,9 @@ from slam.frame import (
     source_of,
 )
 from slam.graph import Edge, Graph
-from slam.mapping import covisibility, dense_flow, project_grid, relative
+from slam.mapping import covisibility, dense_flow, may_share, project_grid, relative
 from slam.predictors import Predictor
-from slam.submaps import ONE
+from slam.submaps import ONE, Submaps
 
 TOGETHER = 16  # pairs that are projected at once
 BEHIND = 15  # niceness of threads that must not keep the frontend waiting
@@ -37,6 +38,13 @@ def step_aside(niceness: int = BEHIND) -> None:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
+@dataclass(frozen=True, slots=True)
+class Induced:
+    """Where the map said that a pair's pixels are when it was measured."""
+
+    target: Tensor  # [P, 2] float32 px, of the first one's grid pixels in the second
+
+
 class Edges:
     """Chooses and measures pairs of keyframes, and puts what is found into the graph."""
 
@@ -44,7 +52,7 @@ class Edges:
         self.predictor = predictor
         self.graph = graph
         self.config = config
-        self._measured_with: dict[Edge, Tensor] = {}  # flow [P, 2] that the map induced then
+        self._measured_with: dict[Edge, Induced] = {}
         self._loops: set[Edge] = set()  # pairs that were verified, whatever the map says of them
         self.submaps = ONE  # of the keyframes given: only within one are they compared
         behind = step_aside if config.run.realtime else None
@@ -89,7 +97,7 @@ class Edges:
         intrinsics: Intrinsics,
     ) -> list[Edge]:
         """Undirected (i, j), i < j, that link a new keyframe."""
-        near = self._neighbours(keyframes, number, neighbours)
+        near = InTime(keyframes, self.submaps).near(number, neighbours)
         T_WC = torch.stack([k.T_WC for k in keyframes])
         without = {number, *near, *self._apart(number, len(keyframes))}
         seen = self._covisible(keyframes[number], T_WC, without, covisible, intrinsics)
@@ -99,12 +107,13 @@ class Edges:
         """Undirected (i, j), i < j, between all keyframes that see the same; one is not frozen."""
         of = self.submaps.of
         pairs = {(i, j) for i, j in self._loops if j < len(keyframes) and of(i) == of(j)}
-        count = self.config.bundle_adjustment.covisible
+        settings, in_time = self.config.bundle_adjustment, InTime(keyframes, self.submaps)
         T_WC = torch.stack([k.T_WC for k in keyframes])
         for i, keyframe in list(enumerate(keyframes))[self.graph.frozen :]:
-            linked = set(self._neighbours(keyframes, i))
+            linked = set(in_time.near(i, settings.neighbours))
             without = {i, *linked, *self._apart(i, len(keyframes))}
-            linked |= set(self._covisible(keyframe, T_WC, without, count, intrinsics))
+            more = without, settings.covisible, intrinsics
+            linked |= set(self._covisible(keyframe, T_WC, *more))
             pairs |= {(min(i, j), max(i, j)) for j in linked}
         return sorted(pairs)
 
@@ -116,7 +125,7 @@ class Edges:
         moved = set(pairs) - set(known)
         for some in chunks(known, TOGETHER):
             target, seen = self._induced(keyframes, some, intrinsics)
-            old = torch.stack([self._measured_with[p] for p in some])
+            old = torch.stack([self._measured_with[p].target for p in some])
             step = torch.linalg.vector_norm(target - old, dim=-1)
             median = torch.where(seen, step, torch.nan).nanmedian(-1).values
             far = median > self.config.bundle_adjustment.remeasure
@@ -128,30 +137,18 @@ class Edges:
     ) -> None:
         """Measures undirected pairs, both ways, from the flow that the map induces."""
         measured: dict[Edge, Correspondence] = {}
+        in_time = InTime(keyframes if pairs else (), self.submaps)
+        count = self.config.bundle_adjustment.neighbours
         for some in chunks(pairs, TOGETHER):
             ahead, _ = self._induced(keyframes, some, intrinsics)
             back, _ = self._induced(keyframes, [(j, i) for i, j in some], intrinsics)
-            near = [j in self._neighbours(keyframes, i) for i, j in some]
+            near = [j in in_time.near(i, count) for i, j in some]
             one = partial(self._measure_pair, keyframes)
             for edges in self._pool.map(one, some, ahead, back, near):
                 measured |= edges
-            self._measured_with |= dict(zip(some, (t.clone() for t in ahead), strict=True))
+            for pair, target in zip(some, ahead, strict=True):
+                self._measured_with[pair] = self.graph.pages.keep(Induced(target.clone()))
         self.graph.set_edges(pairs, measured)
-
-    def _neighbours(
-        self, keyframes: Sequence[Keyframe], number: int, count: int | None = None
-    ) -> list[int]:
-        """The keyframes nearest in time, `count` before and after (default: as set).
-
-        Of the same source and submap: the times of others tell nothing.
-        """
-        count = self.config.bundle_adjustment.neighbours if count is None else count
-        source = source_of(keyframes[number].frame.index)
-        own = self.submaps.members(self.submaps.of(number), len(keyframes))
-        same = [k for k in own if source_of(keyframes[k].frame.index) == source]
-        order = sorted(same, key=lambda k: keyframes[k].frame.index)
-        place = order.index(number)
-        return [k for k in order[max(0, place - count) : place + count + 1] if k != number]
 
     def _apart(self, number: int, count: int) -> list[int]:
         """Of the first keyframes those that are not of the same submap."""
@@ -171,11 +168,13 @@ class Edges:
         Args: T_WC: [N, 7] of all keyframes. without: numbers that are not wanted.
         """
         settings, grid = self.config.bundle_adjustment, self.predictor.grid
-        share, flow = covisibility(grid, this.depth, relative(this.T_WC, T_WC), intrinsics)
+        T_ji = relative(this.T_WC, T_WC)
+        near = may_share(grid, this.depth, T_ji, intrinsics, settings.overlap).nonzero()[:, 0]
+        share, flow = covisibility(grid, this.depth, T_ji[near], intrinsics)
         fits = (share > settings.overlap) & (flow < settings.covisible_flow * grid.width)
         picked: list[int] = []
-        for j in torch.where(fits, flow, torch.inf).argsort(stable=True).tolist():
-            if len(picked) == count or not fits[j]:
+        for j in near[fits][flow[fits].argsort(stable=True)].tolist():
+            if len(picked) == count:
                 break
             if j not in without and all(abs(j - k) > 1 for k in picked):
                 picked.append(j)
@@ -214,7 +213,28 @@ class Edges:
         minimum = self.config.bundle_adjustment.minimum_match
         edges = {(i, j): prediction.forward, (j, i): prediction.backward}
         share = {e: float((c.weight > 0).float().mean()) for e, c in edges.items()}
-        return {e: c for e, c in edges.items() if near or share[e] > minimum}
+        keep = self.graph.pages.keep
+        return {e: keep(c) for e, c in edges.items() if near or share[e] > minimum}
+
+
+class InTime:
+    """Keyframes of each source and submap in the order of time: others' times tell nothing."""
+
+    def __init__(self, keyframes: Sequence[Keyframe], submaps: Submaps) -> None:
+        index = [k.frame.index for k in keyframes]
+        order = sorted(range(len(index)), key=index.__getitem__)
+        self._order: dict[tuple[int, int], list[int]] = {}  # of a source and submap: numbers
+        self._place: list[tuple[list[int], int]] = [([], 0)] * len(index)  # of a number: in which
+        for number in order:
+            world = source_of(index[number]), submaps.of(number)
+            same = self._order.setdefault(world, [])
+            self._place[number] = same, len(same)
+            same.append(number)
+
+    def near(self, number: int, count: int) -> list[int]:
+        """The keyframes nearest to one, `count` before and after."""
+        same, place = self._place[number]
+        return [k for k in same[max(0, place - count) : place + count + 1] if k != number]
 
 
 def chunks(pairs: Sequence[Edge], size: int) -> Iterator[Sequence[Edge]]:

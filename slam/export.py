@@ -106,12 +106,17 @@ def choose_voxel_size(points: np.ndarray) -> float:
     """
     if len(points) == 0:
         raise ValueError("choose_voxel_size wants points, got none")
-    sample = points[:: max(1, len(points) // 200_000)].astype(np.float64)
+    sample = points[:: sample_step(len(points))].astype(np.float64)
     low, high = np.percentile(sample, [5, 95], axis=0)
     extent = float(np.linalg.norm(high - low))
     if extent == 0:
         raise ValueError("choose_voxel_size wants points with an extent, got one place")
     return extent / VOXELS_ACROSS
+
+
+def sample_step(count: int) -> int:
+    """Which of so many points tell enough of their extent: every so manieth."""
+    return max(1, count // 200_000)
 
 
 def voxel_downsample(
@@ -148,9 +153,14 @@ def voxel_downsample(
     )
 
 
+def voxel_rows(points: np.ndarray, size: float, axis: int | slice = 0) -> np.ndarray:
+    """Which row of voxels across an axis each of the points [N, 3] is in, [N] int64; or all."""
+    return np.floor(points[:, axis] / np.float64(size)).astype(np.int64)
+
+
 def _voxel_keys(points: np.ndarray, size: float) -> np.ndarray:
     """A number for each point's voxel, [N] int64, in the order of x, then y, then z."""
-    cells = np.floor(points / np.float64(size)).astype(np.int64)
+    cells = voxel_rows(points, size, axis=slice(None))
     cells -= cells.min(axis=0)
     ranges = [int(extent) for extent in cells.max(axis=0) + 1]
     if ranges[0] * ranges[1] * ranges[2] < 2**62:

@@ -24,7 +24,7 @@ from slam.frame import (
 )
 from slam.frame_pose import PoseSolver
 from slam.fresh_start import FreshStart
-from slam.graph import Graph, rescaled
+from slam.graph import Graph
 from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul
 from slam.mapping import fuse, hand_on, observe
@@ -33,6 +33,7 @@ from slam.places import Places
 from slam.predictors import Predictor
 from slam.recovery import Attempt, nearest_in_time, other_starts
 from slam.relocalization import Relocaliser
+from slam.rescaling import rescaled
 from slam.standing import FrontendStanding
 from slam.startup import FirstMap, Startup
 from slam.timing import Timings

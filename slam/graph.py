@@ -36,6 +36,8 @@ from slam.frame import (
     source_of,
 )
 from slam.lie import se3_inv, se3_mul
+from slam.paging import Pages
+from slam.rescaling import kept_keyframe, rescaled_keyframe, scale_change, scaled_pointmap
 from slam.shutter import velocity
 from slam.submaps import Submaps
 
@@ -50,8 +52,12 @@ class Graph:
     follow. World poses are derived when asked for.
     """
 
-    def __init__(self, intrinsics: Intrinsics) -> None:
-        """Args: intrinsics: fx, fy, cx, cy px at working resolution."""
+    def __init__(self, intrinsics: Intrinsics, pages: Pages | None = None) -> None:
+        """Args:
+        intrinsics: fx, fy, cx, cy px at working resolution.
+        pages: keep what is large; None = memory does.
+        """
+        self.pages = pages or Pages()
         self._lock = threading.RLock()
         self._keyframes: list[Keyframe] = []
         self._submaps: list[int] = []  # of each
@@ -124,7 +130,8 @@ class Graph:
             for number in range(first, len(self._keyframes)):
                 self._edges_at.pop(number, None)
                 for index in self._frames_of.pop(number, ()):
-                    self._records[index] = replace(self._records[index], keyframe=-1)
+                    lost = replace(self._records[index], keyframe=-1)
+                    self._records[index] = self.pages.keep(lost)
             del self._keyframes[first:], self._submaps[first:]
             self._tell(Cleared(intrinsics, first))
 
@@ -156,7 +163,7 @@ class Graph:
     def add_keyframe(self, keyframe: Keyframe, submap: int = 0) -> int:
         """Appends a keyframe; returns its number. Args: submap: name of the one that it is of."""
         with self._lock:
-            self._keyframes.append(keyframe)
+            self._keyframes.append(kept_keyframe(self.pages, keyframe))
             self._submaps.append(submap)
             self._tell(KeyframeAdded(keyframe, submap))
             return len(self._keyframes) - 1
@@ -168,7 +175,10 @@ class Graph:
             self._tell(DepthChanged(number, depth, None))
 
     def _set_depth(self, number: int, depth: InverseDepth) -> None:
-        self._keyframes[number] = replace(self._keyframes[number], depth=depth)
+        self._put(number, replace(self._keyframes[number], depth=depth))
+
+    def _put(self, number: int, keyframe: Keyframe) -> None:
+        self._keyframes[number] = kept_keyframe(self.pages, keyframe)
 
     def fused(
         self,
@@ -188,7 +198,7 @@ class Graph:
                 self._set_depth(number, after)
                 if pointmap is not None:
                     keyframe = self._keyframes[number]
-                    self._keyframes[number] = replace(keyframe, pointmap=pointmap)
+                    self._put(number, replace(keyframe, pointmap=pointmap))
                 self._tell(DepthChanged(number, after, pointmap))
                 return self._keyframes[number], 1.0
             return self._keyframes[number], scale_change(before, current)
@@ -211,7 +221,7 @@ class Graph:
                 self._drop_edge((i, j))
                 self._drop_edge((j, i))
             for edge, correspondence in edges.items():
-                self._edges[edge] = correspondence
+                self._edges[edge] = self.pages.keep(correspondence)
                 for number in edge:
                     self._edges_at.setdefault(number, set()).add(edge)
             self._tell(EdgesSet(tuple(pairs), dict(edges)))
@@ -282,14 +292,14 @@ class Graph:
     def _grow(self, number: int, scale: float) -> None:
         """Distances of a keyframe become `scale` times as long."""
         old = self._keyframes[number]
-        self._keyframes[number] = rescaled_keyframe(old, old.T_WC, scale)
+        self._put(number, rescaled_keyframe(old, old.T_WC, scale))
         self._rescale_frames(number, scale)
 
     def _rescale(self, number: int, scale: float) -> None:
         """What hangs on a keyframe whose depths grew: its pointmap, and its frames."""
         keyframe = self._keyframes[number]
         grown = scaled_pointmap(keyframe.pointmap, scale)
-        self._keyframes[number] = replace(keyframe, pointmap=grown)
+        self._put(number, replace(keyframe, pointmap=grown))
         self._rescale_frames(number, scale)
 
     def _rescale_frames(self, number: int, scale: float) -> None:
@@ -297,7 +307,7 @@ class Graph:
             record = self._records[index]
             T_kf = record.T_kf.clone()
             T_kf[:3] *= scale
-            self._records[index] = replace(record, T_kf=T_kf)
+            self._records[index] = self.pages.keep(replace(record, T_kf=T_kf))
 
     def set_record(self, record: FrameRecord) -> None:
         """Adds a frame's record, or replaces it."""
@@ -307,7 +317,7 @@ class Graph:
                 insort(self._order, record.index)
             elif old.keyframe >= 0:
                 self._frames_of[old.keyframe].remove(record.index)
-            self._records[record.index] = record
+            self._records[record.index] = self.pages.keep(record)
             if record.keyframe >= 0:
                 self._frames_of.setdefault(record.keyframe, []).append(record.index)
             self._tell(RecordSet(record))
@@ -370,30 +380,3 @@ class Graph:
                 self._intrinsics,
                 self.submaps,
             )
-
-
-def scale_change(old: InverseDepth, new: InverseDepth) -> float:
-    """Factor by which distances grow when `new` replaces `old`; 1 where nothing tells."""
-    near = (old.value > 0) & (new.value > 0)  # points at infinity tell nothing
-    both = near & (old.information > 0) & (new.information > 0)
-    if not both.any():
-        return 1.0
-    return float((old.value[both] / new.value[both]).median())
-
-
-def rescaled_keyframe(keyframe: Keyframe, T_WC: Tensor, scale: float) -> Keyframe:
-    """The keyframe at another pose [7], what it sees `scale` times as far away."""
-    value, information = keyframe.depth.value, keyframe.depth.information
-    depth = InverseDepth(value / scale, information * scale**2)
-    points = scaled_pointmap(keyframe.pointmap, scale)
-    return replace(keyframe, T_WC=T_WC, depth=depth, pointmap=points)
-
-
-def scaled_pointmap(points: FusedPointmap | None, scale: float) -> FusedPointmap | None:
-    """A keyframe's points, `scale` times as far away."""
-    return None if points is None else replace(points, X_C=points.X_C * scale)
-
-
-def rescaled(T: Tensor, old: InverseDepth, new: InverseDepth) -> Tensor:
-    """A pose [7] relative to a keyframe whose depths have changed from `old` to `new`."""
-    return torch.cat([T[:3] * scale_change(old, new), T[3:]])

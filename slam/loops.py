@@ -11,11 +11,11 @@ from torch import Tensor
 
 from slam.config import Config
 from slam.frame import Correspondence, Intrinsics, InverseDepth, Keyframe
-from slam.graph import scale_change
 from slam.lie import se3_act, se3_inv, se3_to_sim3, sim3_act, sim3_inv, sim3_log, sim3_mul
 from slam.optimization import RelativePose
 from slam.places import Places
 from slam.predictors.grid import Grid
+from slam.rescaling import scale_change
 from slam.retrieval_settings import LoopSettings
 from slam.submaps import ONE, Submaps
 from slam.tracking import unproject

@@ -42,7 +42,7 @@ def _alone(graph: Graph, name: int, rest: bool) -> Graph:
     """A submap as a graph. Args: rest: with the frames that hang on no keyframe at all."""
     keyframes, submaps = graph.keyframes(), graph.submaps
     place = {k: n for n, k in enumerate(submaps.members(name, len(keyframes)))}
-    alone = Graph(graph.intrinsics)
+    alone = Graph(graph.intrinsics, graph.pages)
     alone.set_readout(graph.readout)
     alone.set_pinhole(graph.pinhole)
     for number in place:

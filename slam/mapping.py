@@ -22,6 +22,7 @@ SINGULAR = 1e-12 * np.eye(3)  # keeps them solvable
 RANGE = 100.0  # its depths are at most so many times nearer or farther than the median
 TINY = 1e-6
 FAR = 0.01  # of the median inverse depth: what is nearer to 0 is as vague as that
+RIM = 2.0  # px round an image that a quick look takes for a part of it
 SPARSE = 6  # grid rows and columns between the pixels that tell covisibility
 
 
@@ -148,6 +149,30 @@ def covisibility(
     length = torch.linalg.vector_norm(target - pixel, dim=-1)
     median = torch.where(seen, length, torch.nan).nanmedian(-1).values
     return seen.float().mean(-1), median.nan_to_num(torch.inf)
+
+
+def may_share(
+    grid: Grid, depth: InverseDepth, T_ji: Tensor, intrinsics: Intrinsics, share: float
+) -> Tensor:
+    """Which [N] of other images may see more than a share of image i's known grid pixels.
+
+    Quick, for thousands of them: a point is in an image where it is on the inner side of each of
+    the planes through its rim. Images that `covisibility` finds to see more are all among them.
+
+    Args: T_ji: [N, 7] SE(3), take points of camera i to each of N others.
+    """
+    fx, fy, cx, cy = intrinsics
+    places = grid.places(SPARSE, SPARSE // 2)
+    (u, v), value = grid.pixel[places].unbind(-1), depth.value[places]
+    points = torch.stack([(u - cx) / fx, (v - cy) / fy, torch.ones_like(u), value])
+    points = points[:, depth.information[places] > 0]
+    right, below = grid.width + RIM - cx, grid.height + RIM - cy
+    planes = [[fx, 0, cx + RIM], [-fx, 0, right], [0, fy, cy + RIM], [0, -fy, below], [0, 0, 1]]
+    M = se3_matrix(T_ji).float()[:, :3].transpose(0, 1).reshape(3, -1)
+    inside = torch.ones(len(T_ji), points.shape[1], dtype=torch.bool)
+    for plane in torch.tensor(planes) @ M:  # [5, 4 N]
+        inside &= plane.reshape(-1, 4) @ points >= 0
+    return inside.sum(-1) > share * len(places)
 
 
 def project_grid(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 MEGABYTE = 1e6  # bytes
@@ -22,3 +25,14 @@ def peak_memory() -> float:
     """The most MB of memory that the process has ever had."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEGABYTE
+
+
+def trim() -> None:
+    """Hands freed memory back to the system, where the C library can be told to (glibc)."""
+    if (tell := _trimmer()) is not None:
+        tell(0)
+
+
+@cache
+def _trimmer() -> Callable[[int], int] | None:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import os
@@ -23,7 +22,7 @@ from slam.config import Config, to_yaml
 from slam.densification import densify
 from slam.evaluation import EvaluationResult, evaluate
 from slam.evaluation.report import plot_run, write_map_picture
-from slam.export import PointCloud, choose_voxel_size, voxel_downsample, write_ply
+from slam.export import PointCloud, write_ply
 from slam.frame import (
     SOLVED,
     FrameRecord,
@@ -37,10 +36,10 @@ from slam.frame import (
 from slam.graph import Graph
 from slam.journal_records import Published
 from slam.map_parts import parts_of
-from slam.mapcloud import point_cloud
+from slam.mapcloud import thinned_cloud
 from slam.output_files import Files
 from slam.predictors import Grid
-from slam.saved_map import Origin, SavedMap, save_map
+from slam.saved_map import Origin, Rows, SavedMap, save_map, write_arrays
 from slam.sources import ImageSource
 from slam.submap_outputs import path_of, save_submaps, submap_words, trajectory_of
 from slam.system import Slam
@@ -196,16 +195,15 @@ def _save_map(
     """The map's file, keyframes with dense depths, and the cloud of them all."""
     snapshot = graph.snapshot()
     with slam.timings.measure("dense map"):
-        grid, depths = densify(snapshot, slam.predictor.grid, config)
-        cloud = point_cloud(snapshot, grid, depths, config.map.confidence)
+        pages = slam.graph.pages
+        grid, depths = densify(snapshot, slam.predictor.grid, config, pages)
     coarse, origin = slam.predictor.grid, Origin.of(source)
     with files.writing("map.slam") as path, slam.timings.measure("map file"):
         save_map(path, SavedMap.from_graph(graph, origin, config, coarse, (grid, depths)))
     with files.writing("keyframes.npz") as path:
         _write_keyframes(path, snapshot, grid, depths, len(source.recorded))
-    if len(cloud.points):
-        size = choose_voxel_size(cloud.points)
-        cloud = voxel_downsample(cloud.points, cloud.colors, cloud.confidence, size)
+    with slam.timings.measure("dense map"):
+        cloud = thinned_cloud(snapshot, grid, depths, config.map.confidence, pages)
     with files.writing("map.ply") as path:
         write_ply(path, cloud.points, cloud.colors, cloud.confidence)
     return cloud
@@ -224,21 +222,22 @@ def _write_keyframes(
     keyframes, depths = [snapshot.keyframes[n] for n in place], [depths[n] for n in place]
     number = {n: own for own, n in enumerate(place)}
     edges = [[number[n] for n in e] for e in snapshot.edges if set(e) <= number.keys()]
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
+    size = len(keyframes), len(grid.pixel)
+    parts = dict(
         index=np.array([k.frame.index for k in keyframes], np.int64),
         time=np.array([k.frame.time for k in keyframes], np.float64),
         images=np.array(images),
         T_WC=np.array([k.T_WC.numpy() for k in keyframes]).reshape(-1, 7),
-        inverse_depth=np.array([d.value.numpy() for d in depths], np.float32),
-        information=np.array([d.information.numpy() for d in depths], np.float32),
+        inverse_depth=Rows(np.dtype(np.float32), size, lambda: (d.value.numpy() for d in depths)),
+        information=Rows(
+            np.dtype(np.float32), size, lambda: (d.information.numpy() for d in depths)
+        ),
         pixel=grid.pixel.numpy(),
         working_size=np.array([grid.width, grid.height]),
         intrinsics=np.array(snapshot.intrinsics),
         edges=np.array(edges, np.int64).reshape(-1, 2),
     )
-    write_atomically(path, buffer.getvalue())
+    write_arrays(path, parts)
 
 
 def _is_own(keyframe: Keyframe) -> bool:

@@ -13,6 +13,7 @@ from slam.corners import Corners, orb
 from slam.descriptor_space import Binary, Real
 from slam.frame import Frame, Keyframe
 from slam.networks.retrieval_head import RetrievalHead, load_retrieval_head
+from slam.paging import Pages
 from slam.predictors import PointmapPredictor, Predictor
 from slam.predictors.pointmap import LoadedViews, PointmapFeatures
 from slam.retrieval import Candidate, Retrieval
@@ -27,11 +28,14 @@ class Places:
         config: Config,
         head: RetrievalHead | None = None,
         codebook: Vocabulary | None = None,
+        pages: Pages | None = None,
     ) -> None:
         """Args:
         head: makes a network's tokens comparable, on the CPU; None = corners are compared.
         codebook: words for what the head makes; None = they are learnt on the way.
+        pages: keep the corners; None = memory does.
         """
+        self.pages = pages or Pages()
         self.config = config
         self.head = head
         self.codebook = codebook
@@ -72,7 +76,7 @@ class Places:
         """Of a keyframe; found once."""
         index = keyframe.frame.index
         if index not in self._corners:
-            self._corners[index] = self.of(keyframe.frame)
+            self._corners[index] = self.pages.keep(self.of(keyframe.frame))
         return self._corners[index]
 
     def of(self, frame: Frame) -> Corners:
@@ -90,9 +94,10 @@ class Places:
         return self.head(features.tokens[0].float().cpu())
 
 
-def make_places(config: Config, predictor: Predictor) -> Places:
+def make_places(config: Config, predictor: Predictor, pages: Pages | None = None) -> Places:
     """With the head and the codebook that a configuration names.
 
+    Args: pages: keep the corners; None = memory does.
     Raises ValueError or FileNotFoundError where a file is none, or they do not fit the network.
     """
     chosen = config.retrieval
@@ -101,7 +106,7 @@ def make_places(config: Config, predictor: Predictor) -> Places:
             raise ValueError(
                 f"codebook {chosen.codebook} wants retrieval.head, got none; name both, or neither"
             )
-        return Places(config)
+        return Places(config, pages=pages)
     head = load_retrieval_head(chosen.head)
     views = predictor.network if isinstance(predictor, PointmapPredictor) else None
     if not isinstance(views, LoadedViews):
@@ -116,4 +121,4 @@ def make_places(config: Config, predictor: Predictor) -> Places:
             f"have {width}; take the head that belongs to it"
         )
     codebook = load_codebook(chosen.codebook) if chosen.codebook else None
-    return Places(config, head, codebook)
+    return Places(config, head, codebook, pages)

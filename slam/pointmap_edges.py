@@ -50,6 +50,7 @@ class PointmapEdges(Edges):
         if not near and min(share) < self.config.pointmap.edge_overlap:
             return {}
         most = self.config.pointmap.edge_matches
-        self.factors[j, i] = factor_of(j, i, prediction.ahead, most)
-        self.factors[i, j] = factor_of(i, j, prediction.behind, most)
+        keep = self.graph.pages.keep
+        self.factors[j, i] = keep(factor_of(j, i, prediction.ahead, most))
+        self.factors[i, j] = keep(factor_of(i, j, prediction.behind, most))
         return edges

@@ -21,7 +21,7 @@ from slam.frame import (
     Step,
     TrackState,
 )
-from slam.graph import Graph, scale_change
+from slam.graph import Graph
 from slam.initialization import identity
 from slam.lie import se3_inv, se3_mul, sim3_to_se3
 from slam.mapping import fuse, observe
@@ -33,6 +33,7 @@ from slam.pointmap_fusion import fuse_pointmap, grid_depth, start_pointmap
 from slam.predictors import PointmapPredictor
 from slam.recovery import nearest_in_time
 from slam.relocalization import Relocaliser
+from slam.rescaling import scale_change
 from slam.standing import FrontendStanding
 from slam.timing import Timings
 

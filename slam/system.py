@@ -17,6 +17,7 @@ from slam.frame import Frame, Image, Keyframe, Step
 from slam.frontend import Frontend
 from slam.graph import Graph
 from slam.initialization import known_depths
+from slam.paging import pages_of
 from slam.places import make_places
 from slam.pointmap_backend import PointmapBackend
 from slam.pointmap_frontend import PointmapFrontend
@@ -50,7 +51,8 @@ class Slam:
         self.timings = Timings()
         self.predictor = make_predictor(camera.width, camera.height, config)
         grid = self.predictor.grid
-        self.graph = Graph(camera.resized(grid.width, grid.height).intrinsics)
+        pages = pages_of(config.run)
+        self.graph = Graph(camera.resized(grid.width, grid.height).intrinsics, pages)
         self.graph.set_readout(config.shutter.readout or 0.0)
         self.backend, self.frontend = self._parts(calibrated)
         self._tasks: queue.Queue[Callable[[], None] | None] = queue.Queue()
@@ -66,7 +68,8 @@ class Slam:
 
     def _parts(self, calibrated: bool) -> tuple[Backend, Frontend | PointmapFrontend]:
         """Backend and frontend for what the predictor measures: flow or pointmaps."""
-        parts = self.graph, self.config, self.timings, make_places(self.config, self.predictor)
+        places = make_places(self.config, self.predictor, self.graph.pages)
+        parts = self.graph, self.config, self.timings, places
         hooks = self._bring_up_to_date, self._on_keyframe
         if isinstance(self.predictor, PointmapPredictor):
             backend = PointmapBackend(self.predictor, *parts, calibrated=calibrated)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import BinaryIO, Literal, get_args
 
 import numpy as np
 from scipy.spatial.transform import Rotation
@@ -130,11 +131,23 @@ def write_atomically(path: Path, *content: bytes | memoryview) -> None:
 
     Args: content: what is written, one piece after the other.
     """
+    write_pieces_atomically(path, content)
+
+
+def write_pieces_atomically(path: Path, content: Iterable[bytes | memoryview]) -> None:
+    """The same of pieces that memory need not hold together."""
+    with written_atomically(path) as file:
+        file.writelines(content)
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file for the body to write; it replaces the old one when the body is through."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.writelines(content)
+            yield file
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:  # a full disk says no name of its own

@@ -11,7 +11,8 @@ from small_map import IDENTITY, keyframe, record
 from torch import Tensor
 
 from slam.frame import Correspondence, InverseDepth, TrackState
-from slam.graph import FAR, Graph, rescaled, scale_change
+from slam.graph import FAR, Graph
+from slam.rescaling import rescaled, scale_change
 
 
 def test_frames_move_with_their_keyframe() -> None:

@@ -116,7 +116,7 @@ def test_wrong_values_name_the_argument(call: Any, change: dict[str, Any], messa
     [
         field.name
         for field in fields(DenseProblem)
-        if field.name not in ("intrinsics", "refine_focal")
+        if field.name not in ("intrinsics", "refine_focal", "part")
     ],
 )
 def test_a_wrong_dense_problem_names_the_field(name: str) -> None:
@@ -128,6 +128,12 @@ def test_a_wrong_dense_problem_names_the_field(name: str) -> None:
     with pytest.raises(ValueError, match="want"):
         wrong = 0.0 if isinstance(value, float) else value.to(torch.float16)
         dense_step(replace(problem, **{name: wrong}))
+
+
+@pytest.mark.parametrize("part", [(0, 0), (2, 1), (-1, 2), (0, 99)])
+def test_a_part_that_is_none_is_told(part: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="part: want keyframes of 0 to"):
+        kernels.dense_ba_cost(replace(dense(), part=part))
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,10 @@ from torch import Tensor
 from slam.config import Config, load_config
 from slam.evaluation import evaluate
 from slam.frame import Features, Frame, InverseDepth, Keyframe
-from slam.graph import rescaled_keyframe
 from slam.lie import se3_to_sim3, sim3_act, sim3_exp, sim3_inv, sim3_mul, sim3_to_se3
 from slam.loops import Found, Loop, LoopSearch
 from slam.places import Places
+from slam.rescaling import rescaled_keyframe
 from slam.retrieval import Candidate
 from slam.sources import open_source
 from slam.sources.looped import LoopedSource

@@ -49,7 +49,7 @@ def same(one: Contents, other: Contents) -> bool:
     if one.version != other.version or json.dumps(one.about) != json.dumps(other.about):
         return False
     return list(one.parts) == list(other.parts) and all(
-        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+        a.dtype == b.dtype and np.array(a).tobytes() == np.array(b).tobytes() and a.shape == b.shape
         for a, b in zip(one.parts.values(), other.parts.values(), strict=True)
     )
 

@@ -20,13 +20,14 @@ from slam.changes import Change
 from slam.config import Config, load_config
 from slam.evaluation import evaluate
 from slam.frame import SOLVED, Correspondence, FrameRecord, Image, Keyframe, Step, TrackState
-from slam.graph import Graph, rescaled_keyframe
+from slam.graph import Graph
 from slam.initialization import identity
 from slam.journal_records import Commit, Published, apply, decode, encode, to_commit
 from slam.lie import se3_to_sim3, sim3_exp, sim3_inv, sim3_mul, sim3_to_se3
 from slam.loops import Verify
 from slam.record_file import RecordReader
 from slam.refinement import fill_gaps
+from slam.rescaling import rescaled_keyframe
 from slam.run import resume, run
 from slam.saved_map import load_map
 from slam.session import JOURNAL

@@ -281,8 +281,9 @@ void refine_matches(Array<const float, -1, -1, -1> descriptors, Array<const floa
 using Ints = HostArray<const int32_t, -1, 2>;
 using Rows = Array<const float, -1, -1>;
 
-// A dense problem together with the arrays it points into.
+// A part of a dense problem together with the arrays it points into.
 struct DenseInputs {
+  int begin;
   HostArray<const double, -1, 7> T_CW;
   Ints edge;
   HostArray<const bool, -1> fixed;
@@ -297,6 +298,8 @@ struct DenseInputs {
   DenseProblem problem() const {
     return {int(T_CW.shape(0)),
             int(edge.shape(0)),
+            begin,
+            begin + int(inverse_depth.shape(0)),
             int64_t(pixel.shape(0)),
             T_CW.data(),
             edge.data(),
@@ -318,23 +321,35 @@ std::unique_ptr<DenseDevice> dense_device(const Where& at) {
   return SLAM_DISPATCH(at, dense_cpu(at.threads), dense_cuda(at.device, at.stream));
 }
 
-double dense_cost(const DenseInputs& inputs, int threads, uintptr_t stream) {
+double dense_cost(const DenseInputs& inputs, double before, int threads, uintptr_t stream) {
   const Where at = where(inputs.weight, threads, stream);
   nb::gil_scoped_release release;
-  return dense_ba_cost(inputs.problem(), *dense_device(at));
+  return dense_ba_cost(inputs.problem(), *dense_device(at), before);
 }
 
-nb::tuple dense_step(const DenseInputs& inputs, double damping, float depth_damping, float minimum,
-                     float maximum, HostArray<double, -1, 6> twist,
-                     Array<float, -1, -1> inverse_depth, int threads, uintptr_t stream) {
+void add_part(DenseReduction& reduction, const DenseInputs& inputs, float depth_damping,
+              int threads, uintptr_t stream) {
   const Where at = where(inputs.weight, threads, stream);
+  nb::gil_scoped_release release;
+  reduction.add(inputs.problem(), depth_damping, *dense_device(at));
+}
+
+nb::tuple solve_parts(DenseReduction& reduction, double damping, HostArray<double, -1, 6> twist) {
   DenseStep out;
   {
     nb::gil_scoped_release release;
-    out = dense_ba_step(inputs.problem(), {damping, depth_damping, minimum, maximum},
-                        *dense_device(at), twist.data(), inverse_depth.data());
+    out = reduction.solve(damping, twist.data());
   }
   return nb::make_tuple(out.log_focal, out.focal_information, out.cost, out.ok);
+}
+
+void dense_update(const DenseInputs& inputs, float depth_damping, float minimum, float maximum,
+                  HostArray<const double, -1, 6> twist, double log_focal,
+                  Array<float, -1, -1> inverse_depth, int threads, uintptr_t stream) {
+  const Where at = where(inputs.weight, threads, stream);
+  nb::gil_scoped_release release;
+  dense_ba_update(inputs.problem(), {depth_damping, minimum, maximum}, twist.data(), log_focal,
+                  *dense_device(at), inverse_depth.data());
 }
 
 }  // namespace
@@ -361,14 +376,19 @@ NB_MODULE(_slam_native, m) {
   m.def("match_rays", &match_rays);
   m.def("refine_matches", &refine_matches);
   nb::class_<DenseInputs>(m, "DenseInputs")
-      .def("__init__", [](DenseInputs* self, HostArray<const double, -1, 7> T_CW, Ints edge,
+      .def("__init__", [](DenseInputs* self, int begin, HostArray<const double, -1, 7> T_CW, Ints edge,
                           HostArray<const bool, -1> fixed, Rows inverse_depth, Rows prior,
                           Rows prior_weight, Array<const float, -1, -1, 2> target, Rows weight,
                           Pairs pixel, const Pinhole& camera, float huber, float outlier,
                           bool refine_focal) {
-        new (self) DenseInputs{T_CW,   edge,  fixed,  inverse_depth, prior,   prior_weight, target,
+        new (self) DenseInputs{begin, T_CW,   edge,  fixed,  inverse_depth, prior,   prior_weight, target,
                                weight, pixel, camera, huber,         outlier, refine_focal};
       });
+  nb::class_<DenseReduction>(m, "DenseReduction")
+      .def("__init__", [](DenseReduction* self,
+                          const DenseInputs& inputs) { new (self) DenseReduction(inputs.problem()); })
+      .def("add", &add_part)
+      .def("solve", &solve_parts);
   m.def("dense_ba_cost", &dense_cost);
-  m.def("dense_ba_step", &dense_step);
+  m.def("dense_ba_update", &dense_update);
 }

@@ -1,4 +1,4 @@
-// One damped step of dense bundle adjustment: reduce, assemble, solve, substitute back.
+// A damped step of dense bundle adjustment, part by part: reduce, assemble, solve, substitute back.
 #include "dense_ba.h"
 
 #include <algorithm>
@@ -11,55 +11,67 @@ namespace {
 
 constexpr double kLeastDiagonal = 1e-9;  // added to it: poses without edges stay where they are
 
-// The keyframes with their edges' relative motions.
+// First edge of each keyframe, [poses + 1].
+std::vector<int> first_edges(const DenseProblem& p) {
+  std::vector<int> first(p.poses + 1, p.edges);
+  for (int e = p.edges - 1; e >= 0; --e) first[p.edge[2 * e]] = e;
+  for (int i = p.poses - 1; i >= 0; --i) first[i] = std::min(first[i], first[i + 1]);
+  return first;
+}
+
+// The keyframes of a part with their edges' relative motions. Edges count from the part's first.
 struct Layout {
+  int begin;               // first keyframe of the part
+  std::vector<int> first;  // of each keyframe of the part, and of the one after it
   std::vector<double> adjoints;  // [edges, 36] of T_ji
   std::vector<DenseEdge> edges;
-  std::vector<int> first;  // [poses + 1] first edge of each keyframe
   std::vector<DenseKeyframe> frames;
+  const int32_t* pairs;  // [edges, 2] (i, j)
 
-  Layout(const DenseProblem& p, float depth_damping)
-      : adjoints(size_t(p.edges) * 36), edges(p.edges), first(p.poses + 1, p.edges) {
-    for (int e = p.edges - 1; e >= 0; --e) first[p.edge[2 * e]] = e;
-    for (int i = p.poses - 1; i >= 0; --i) first[i] = std::min(first[i], first[i + 1]);
-    for (int e = 0; e < p.edges; ++e) {
+  Layout(const DenseProblem& p, float depth_damping) : begin(p.begin) {
+    const std::vector<int> all = first_edges(p);
+    pairs = p.edge + 2 * all[p.begin];
+    for (int i = p.begin; i <= p.end; ++i) first.push_back(all[i] - all[p.begin]);
+    edges.resize(first.back());
+    adjoints.resize(edges.size() * 36);
+    for (size_t e = 0; e < edges.size(); ++e) {
       double T_WC[7], T_ji[7];
-      pose_inverse(p.T_CW + 7 * p.edge[2 * e], T_WC);
-      pose_multiply(p.T_CW + 7 * p.edge[2 * e + 1], T_WC, T_ji);
+      pose_inverse(p.T_CW + 7 * pairs[2 * e], T_WC);
+      pose_multiply(p.T_CW + 7 * pairs[2 * e + 1], T_WC, T_ji);
       edges[e].T_ji = motion_from_pose(T_ji);
-      pose_adjoint(T_ji, adjoints.data() + 36 * size_t(e));
+      pose_adjoint(T_ji, adjoints.data() + 36 * e);
     }
-    for (int i = 0; i < p.poses; ++i) frames.push_back(frame(p, i, depth_damping));
+    for (int n = 0; n < p.end - p.begin; ++n) frames.push_back(frame(p, n, depth_damping));
   }
 
-  // Gives each of keyframe i's edges its columns of E: own ones where j moves; where only i moves,
+  // Gives each edge of the part's keyframe n its columns of E: own ones where j moves; where only i moves,
   // all such edges share those of i's twist. Returns how many blocks of columns there are.
-  int place_blocks(const DenseProblem& p, int i) {
+  int place_blocks(const DenseProblem& p, int n) {
     int blocks = 0;
     bool shared = false;
-    for (int e = first[i]; e < first[i + 1]; ++e) {
-      const bool to_fixed = p.fixed[p.edge[2 * e + 1]];
+    for (int e = first[n]; e < first[n + 1]; ++e) {
+      const bool to_fixed = p.fixed[pairs[2 * e + 1]];
       edges[e].block = to_fixed ? -1 : blocks++;
-      edges[e].of_source = to_fixed && !p.fixed[i];
+      edges[e].of_source = to_fixed && !p.fixed[begin + n];
       shared = shared || edges[e].of_source;
     }
-    for (int e = first[i]; e < first[i + 1]; ++e)
+    for (int e = first[n]; e < first[n + 1]; ++e)
       if (edges[e].of_source) edges[e].block = blocks;
     return blocks + shared;
   }
 
-  DenseKeyframe frame(const DenseProblem& p, int i, float depth_damping) {
-    const int64_t o = p.pixels * i, e = p.pixels * first[i];
+  DenseKeyframe frame(const DenseProblem& p, int n, float depth_damping) {
+    const int64_t o = p.pixels * n, e = p.pixels * first[n];
     return {p.pixel,
             p.inverse_depth + o,
             p.prior + o,
             p.prior_weight + o,
             p.target + 2 * e,
             p.weight + e,
-            edges.data() + first[i],
+            edges.data() + first[n],
             p.pixels,
-            first[i + 1] - first[i],
-            place_blocks(p, i),
+            first[n + 1] - first[n],
+            place_blocks(p, n),
             p.camera,
             p.huber,
             p.outlier,
@@ -103,10 +115,10 @@ void add_turned(const double* sums, const double* adjoint, double* out) {
 // One keyframe's Schur complement in its blocks' twists.
 class KeyframeSystem {
  public:
-  KeyframeSystem(const DenseProblem& p, const Layout& layout, int i, const DenseSums& sums)
-      : frame_(layout.frames[i]), sums_(sums), blocks_(frame_.blocks) {
+  KeyframeSystem(const Layout& layout, int place, const DenseSums& sums)
+      : frame_(layout.frames[place]), sums_(sums), blocks_(frame_.blocks) {
     for (int n = 0; n < frame_.edges; ++n) {
-      const int e = layout.first[i] + n;
+      const int e = layout.first[place] + n;
       const double *adjoint = layout.adjoints.data() + 36 * size_t(e), *of_edge = edge(n);
       if (frame_.edge[n].block < 0) continue;
       Block& block = blocks_[frame_.edge[n].block];
@@ -114,7 +126,7 @@ class KeyframeSystem {
         block.j = -1, block.adjoint = kMinusIdentity;
         add_turned(of_edge, adjoint, block.own);
       } else {
-        block.j = p.edge[2 * e + 1], block.adjoint = adjoint;
+        block.j = layout.pairs[2 * e + 1], block.adjoint = adjoint;
         std::copy_n(of_edge, kDenseTriangle, block.own);
       }
     }
@@ -157,15 +169,17 @@ class KeyframeSystem {
 // Adds keyframes' systems to the reduced one. T_ji's twist is that of j minus Ad(T_ji) that of i.
 class Assembler {
  public:
-  Assembler(const DenseProblem& p, const Layout& layout) : problem_(p), layout_(layout) {
+  explicit Assembler(const DenseProblem& p) : refine_focal_(p.refine_focal) {
+    const std::vector<int> first = first_edges(p);
     for (int i = 0; i < p.poses; ++i) place_.push_back(p.fixed[i] ? -1 : free_++);
     out_.H.diagonal.assign(size_t(free_) * 36, 0.0);
     out_.g.assign(size_t(free_) * 6, 0.0);
     out_.focal_column = out_.g;
+    const auto target = [&](int edge) { return place_[p.edge[2 * edge + 1]]; };
     for (int i = 0; i < p.poses; ++i)
-      for (int a = layout.first[i]; a < layout.first[i + 1]; ++a) {
+      for (int a = first[i]; a < first[i + 1]; ++a) {
         note(target(a), place_[i]);
-        for (int b = layout.first[i]; b < a; ++b) note(target(a), target(b));
+        for (int b = first[i]; b < a; ++b) note(target(a), target(b));
       }
     auto& positions = out_.H.positions;
     std::sort(positions.begin(), positions.end());
@@ -173,8 +187,10 @@ class Assembler {
     out_.H.blocks.assign(positions.size() * 36, 0.0);
   }
 
-  void add(int i, const DenseSums& sums) {
-    const KeyframeSystem system(problem_, layout_, i, sums);
+  // Of the part's keyframe at `n`.
+  void add(const Layout& layout, int n, const DenseSums& sums) {
+    const KeyframeSystem system(layout, n, sums);
+    const int i = layout.begin + n;
     const auto& blocks = system.blocks();
     for (size_t b = 0; b < blocks.size(); ++b) {
       double column[36] = {};  // block (i, b): - sum over a of Ad_a^T S_ab
@@ -194,12 +210,12 @@ class Assembler {
       double rhs[6], focal[6] = {};
       for (int r = 0; r < 6; ++r) {
         rhs[r] = system.rhs(int(b), r);
-        if (problem_.refine_focal) focal[r] = system.focal(int(b), r);
+        if (refine_focal_) focal[r] = system.focal(int(b), r);
       }
       add_vector(blocks[b], i, rhs, out_.g);
       add_vector(blocks[b], i, focal, out_.focal_column);
     }
-    if (!problem_.refine_focal) return;
+    if (!refine_focal_) return;
     out_.focal_diagonal += system.focal_diagonal();
     out_.focal_g += system.focal_rhs();
   }
@@ -209,8 +225,6 @@ class Assembler {
   int place(int i) const { return i < 0 ? -1 : place_[i]; }
 
  private:
-  int target(int edge) const { return place_[problem_.edge[2 * edge + 1]]; }
-
   void note(int p, int q) {
     if (p >= 0 && q >= 0 && p != q) out_.H.positions.emplace_back(std::min(p, q), std::max(p, q));
   }
@@ -244,8 +258,7 @@ class Assembler {
       for (int k = 0; k < 6; ++k) out[6 * place_[i] + r] -= block.adjoint[6 * k + r] * value[k];
   }
 
-  const DenseProblem& problem_;
-  const Layout& layout_;
+  bool refine_focal_;
   std::vector<int> place_;
   int free_ = 0;
   Reduced out_;
@@ -283,16 +296,16 @@ DenseStep solve_reduced(Reduced& system, double damping, bool refine_focal) {
   return out;
 }
 
-// Twists of the edges' T_ji from those of the poses.
-std::vector<float> relative_twists(const DenseProblem& p, const Layout& layout,
-                                   const double* twist) {
-  std::vector<float> out(size_t(p.edges) * 6);
-  for (int e = 0; e < p.edges; ++e) {
-    const double *of_i = twist + 6 * p.edge[2 * e], *of_j = twist + 6 * p.edge[2 * e + 1];
+// Twists of a part's edges' T_ji from those of the poses.
+std::vector<float> relative_twists(const Layout& layout, const double* twist) {
+  std::vector<float> out(layout.edges.size() * 6);
+  for (size_t e = 0; e < layout.edges.size(); ++e) {
+    const double *of_i = twist + 6 * layout.pairs[2 * e],
+                 *of_j = twist + 6 * layout.pairs[2 * e + 1];
     for (int r = 0; r < 6; ++r) {
       double value = of_j[r];
-      for (int k = 0; k < 6; ++k) value -= layout.adjoints[36 * size_t(e) + 6 * r + k] * of_i[k];
-      out[6 * size_t(e) + r] = float(value);
+      for (int k = 0; k < 6; ++k) value -= layout.adjoints[36 * e + 6 * r + k] * of_i[k];
+      out[6 * e + r] = float(value);
     }
   }
   return out;
@@ -300,34 +313,52 @@ std::vector<float> relative_twists(const DenseProblem& p, const Layout& layout,
 
 }  // namespace
 
-double dense_ba_cost(const DenseProblem& problem, DenseDevice& device) {
-  return device.cost(Layout(problem, 0.0f).frames);
+double dense_ba_cost(const DenseProblem& part, DenseDevice& device, double before) {
+  return device.cost(Layout(part, 0.0f).frames, before);
 }
 
-DenseStep dense_ba_step(const DenseProblem& problem, const DenseOptions& options,
-                        DenseDevice& device, double* twist, float* inverse_depth) {
-  const Layout layout(problem, options.depth_damping);
-  const std::vector<DenseSums> sums = device.sums(layout.frames);
-  Assembler assembler(problem, layout);
+struct DenseReduction::State {
+  Assembler assembler;
+  int poses;
+  bool refine_focal;
   double cost = 0;
-  for (int i = 0; i < problem.poses; ++i) {
-    assembler.add(i, sums[i]);
-    cost += sums[i].cost;
+};
+
+DenseReduction::DenseReduction(const DenseProblem& part)
+    : state_(new State{Assembler(part), part.poses, part.refine_focal}) {}
+DenseReduction::~DenseReduction() = default;
+
+void DenseReduction::add(const DenseProblem& part, float depth_damping, DenseDevice& device) {
+  const Layout layout(part, depth_damping);
+  const std::vector<DenseSums> sums = device.sums(layout.frames);
+  for (int n = 0; n < int(sums.size()); ++n) {
+    state_->assembler.add(layout, n, sums[n]);
+    state_->cost += sums[n].cost;
   }
-  Reduced& system = assembler.result();
-  DenseStep out = solve_reduced(system, options.damping, problem.refine_focal);
-  out.cost = cost;
+}
+
+DenseStep DenseReduction::solve(double damping, double* twist) {
+  const Assembler& assembler = state_->assembler;
+  Reduced& system = state_->assembler.result();
+  DenseStep out = solve_reduced(system, damping, state_->refine_focal);
+  out.cost = state_->cost;
   if (!out.ok) return out;
-  for (int i = 0; i < problem.poses; ++i)
+  for (int i = 0; i < state_->poses; ++i)
     for (int r = 0; r < 6; ++r)
       twist[6 * i + r] = assembler.place(i) < 0 ? 0.0 : system.g[6 * assembler.place(i) + r];
-  const std::vector<float> relative = relative_twists(problem, layout, twist);
-  std::vector<DenseUpdate> updates;
-  for (int i = 0; i < problem.poses; ++i)
-    updates.push_back({relative.data() + 6 * size_t(layout.first[i]), float(out.log_focal),
-                       options.minimum, options.maximum, inverse_depth + problem.pixels * i});
-  device.update(layout.frames, updates);
   return out;
+}
+
+void dense_ba_update(const DenseProblem& part, const DenseOptions& options, const double* twist,
+                     double log_focal, DenseDevice& device, float* inverse_depth) {
+  const Layout layout(part, options.depth_damping);
+  const std::vector<float> relative = relative_twists(layout, twist);
+  std::vector<DenseUpdate> updates;
+  for (size_t n = 0; n < layout.frames.size(); ++n)
+    updates.push_back({relative.data() + 6 * size_t(layout.first[n]), float(log_focal),
+                       options.minimum, options.maximum,
+                       inverse_depth + part.pixels * int64_t(n)});
+  device.update(layout.frames, updates);
 }
 
 }  // namespace slam

@@ -46,14 +46,14 @@ class DenseCpu : public DenseDevice {
  public:
   explicit DenseCpu(int threads) : threads_(threads) {}
 
-  double cost(const std::vector<DenseKeyframe>& frames) override {
+  double cost(const std::vector<DenseKeyframe>& frames, double before) override {
     std::vector<double> costs(frames.size(), 0.0);
     parallel_for(int64_t(frames.size()), threads_, [&](int64_t i) {
       over_blocks(frames[i].pixels, [&](int64_t begin, int64_t end) {
         costs[i] += chosen().cost(frames[i], begin, end);
       });
     });
-    double total = 0;
+    double total = before;
     for (const double cost : costs) total += cost;
     return total;
   }

@@ -226,8 +226,8 @@ class DenseCuda : public DenseDevice {
   DenseCuda(int device, void* stream)
       : device_(device), stream_(static_cast<cudaStream_t>(stream)) {}
 
-  double cost(const std::vector<DenseKeyframe>& frames) override {
-    if (empty(frames)) return 0;
+  double cost(const std::vector<DenseKeyframe>& frames, double before) override {
+    if (empty(frames)) return before;
     const DeviceGuard guard(device_);
     const Uploaded uploaded(frames, stream_);
     const Buffer<DenseKeyframe> on_device(uploaded.frames().data(), frames.size(), stream_);
@@ -235,7 +235,7 @@ class DenseCuda : public DenseDevice {
     const Buffer<double> parts(size_t(blocks.x) * blocks.y, stream_);
     sum_costs<<<blocks, kThreads, 0, stream_>>>(on_device.data(), parts.data());
     check(cudaGetLastError(), "dense_ba_cost");
-    double total = 0;
+    double total = before;
     for (const double part : parts.to_host()) total += part;
     return total;
   }

@@ -31,6 +31,7 @@ from slam.trajectory import Trajectory
 log = logging.getLogger(__name__)
 
 EVERYTHING = 1_000_000  # keyframes: a window that holds any map
+EVERY = 10.0  # s of the source between two looks at the memory
 WAIT_FOR_IMAGE = "wait for image"
 FRONTEND, BACKEND = "frontend", "backend"
 
@@ -75,6 +76,15 @@ class KeyframeErrors:
 
 
 @dataclass(frozen=True, slots=True)
+class Resident:
+    """What the process had in memory at a moment of the input."""
+
+    seconds: float  # of the source
+    keyframes: int
+    megabytes: float
+
+
+@dataclass(frozen=True, slots=True)
 class SpeedResult:
     """What one measured run showed."""
 
@@ -97,13 +107,16 @@ class SpeedResult:
     stages: tuple[StageRow, ...]
     peak_mb: float
     resident_slope_mb: float | None  # growth of the process for each keyframe
-    memory: KeyframeMemory | None  # at the end of the loop
+    memory: KeyframeMemory | None  # at the end of the loop; None where a budget moves it about
+    resident: tuple[Resident, ...]  # as the loop went on
+    budget_mb: float | None  # of memory; None = no limit
+    disk_mb: float  # of what had no room under it
     backend: tuple[Growth, ...]
     errors: KeyframeErrors
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        own = {"stages", "memory", "backend"}
+        own = {"stages", "memory", "backend", "resident"}
         names = [name for name in self.__dataclass_fields__ if name not in own]
         plain = {name: getattr(self, name) for name in names}
         for name in ("feed", "frontend", "capture", "errors"):
@@ -115,6 +128,7 @@ class SpeedResult:
             },
             "stages": [row.to_dict() for row in self.stages],
             "keyframe_memory_mb": None if self.memory is None else self.memory.to_dict(),
+            "resident": [asdict(moment) for moment in self.resident],
             "backend_per_keyframe": [growth.to_dict() for growth in self.backend],
         }
 
@@ -126,7 +140,9 @@ class _Notes:
     feed: list[float] = field(default_factory=list)  # s, of each image
     waited: list[float] = field(default_factory=list)  # s of it, for the backend
     posed_at: dict[int, float] = field(default_factory=dict)  # index → time.monotonic()
-    resident: list[tuple[float, float]] = field(default_factory=list)  # keyframes, MB
+    resident: list[Resident] = field(default_factory=list)  # at each keyframe
+    over_time: list[Resident] = field(default_factory=list)  # every EVERY s of the source
+    first: float | None = None  # s, of the source's first image
     loop_seconds: float = 0.0
     cpu_seconds: float = 0.0
 
@@ -149,10 +165,9 @@ def measure_speed(config: Config, *, passes: int = 1, marks: Sequence[int] = ())
         with interrupt.watching():
             _play(slam, source, live, interrupt, notes)
             stages = slam.timings.stages()
-            memory, edges = (
-                keyframe_memory(slam.graph, slam.backend.edges.held),
-                len(slam.graph.edges()),
-            )
+            pages, edges = slam.graph.pages, len(slam.graph.edges())
+            held = slam.backend.edges.held
+            memory = keyframe_memory(slam.graph, held) if pages.unlimited else None
             loop_error, length = _keyframe_error(slam, source)
             if interrupt.count > 1:
                 slam.hurry()
@@ -177,8 +192,13 @@ def measure_speed(config: Config, *, passes: int = 1, marks: Sequence[int] = ())
             dropped=None if live is None else live.dropped,
             stages=_rows(stages, slam.timings.stages(), notes.loop_seconds),
             peak_mb=peak_memory(),
-            resident_slope_mb=slope(notes.resident[len(notes.resident) // 4 :]),
+            resident_slope_mb=slope(
+                [(r.keyframes, r.megabytes) for r in notes.resident[len(notes.resident) // 4 :]]
+            ),
             memory=memory,
+            resident=tuple(notes.over_time),
+            budget_mb=pages.budget,
+            disk_mb=pages.written,
             backend=tuple(backend_growth(slam.timings, marks)),
             errors=KeyframeErrors(loop_error, _keyframe_error(slam, source)[0], length),
         )
@@ -234,8 +254,12 @@ def _feed(slam: Slam, image: Image, notes: _Notes) -> None:
     notes.feed.append(time.perf_counter() - start)
     notes.waited.append(slam.timings.total_seconds(WAIT) - waited)
     notes.posed_at[step.record.index] = time.monotonic()
+    notes.first = image.seconds if notes.first is None else notes.first
+    since = image.seconds - notes.first
     if len(slam.graph) > keyframes:
-        notes.resident.append((len(slam.graph), resident_memory()))
+        notes.resident.append(Resident(since, len(slam.graph), resident_memory()))
+    if since >= EVERY * len(notes.over_time):
+        notes.over_time.append(Resident(since, len(slam.graph), resident_memory()))
 
 
 def _since_capture(live: RealTime, notes: _Notes) -> Latency | None:

@@ -8,6 +8,7 @@ from slam.bench.growth import SETTLED, SPAN
 from slam.bench.speed import FRONTEND, Latency, SpeedResult, StageRow, rate
 
 UNKNOWN = "-"
+MINUTES = (0, 1, 2, 3, 5, 7, 10, 15, 20, 30)  # of input, at which the memory is told
 
 
 def format_speed(
@@ -91,6 +92,13 @@ def _memory(result: SpeedResult) -> list[str]:
             f"depths {held.depth:.3f}, points {held.points:.3f}, edges {held.edges:.3f}, "
             f"its frames {held.frames:.3f}"
         )
+    if result.budget_mb is not None:
+        lines.append(
+            f"               {result.budget_mb:.0f} MB were given; {result.disk_mb:.0f} MB on disk"
+        )
+    moments = {mark: [r for r in result.resident if r.seconds >= 60 * mark] for mark in MINUTES}
+    if over_time := [f"{left[0].megabytes:.0f} at {m}" for m, left in moments.items() if left]:
+        lines.append(f"               MB by minutes of input: {', '.join(over_time)}")
     if result.resident_slope_mb is not None:
         lines.append(f"               the process grew by {result.resident_slope_mb:.3f} MB each")
     return lines

@@ -18,9 +18,12 @@ import _slam_native as _native
 
 from slam.kernels.checks import Intrinsics
 from slam.kernels.dense import (
+    DenseMotion,
     DenseProblem,
+    DenseReduction,
     DenseStep,
     dense_ba_cost,
+    dense_ba_depths,
     dense_ba_step,
 )
 from slam.kernels.flow import refine_flow
@@ -42,7 +45,9 @@ from slam.kernels.pose import (
 from slam.kernels.shutter import unroll_target
 
 __all__ = [
+    "DenseMotion",
     "DenseProblem",
+    "DenseReduction",
     "DenseStep",
     "Grid",
     "Intrinsics",
@@ -52,6 +57,7 @@ __all__ = [
     "RayMatches",
     "RefinedMatches",
     "dense_ba_cost",
+    "dense_ba_depths",
     "dense_ba_step",
     "fuse_inverse_depth",
     "match_rays",

@@ -26,21 +26,26 @@ class DenseProblem:
     target - project(T_j T_i^-1, ray(p), rho_i(p)), and 0.5 prior_weight (prior - rho)^2. A norm
     beyond `outlier` has no influence and a constant cost; so has a point behind the camera (charged
     at most 1000 sigma). Floats may lie on a GPU; poses, edges and fixed on any device.
+
+    Where memory does not hold all pixels, a problem is given in parts: all poses and edges, and
+    the floats of some keyframes, M of them, and of the F edges from these. Of a whole one they are
+    N and E.
     """
 
     poses: Tensor  # [N, 7] float64 SE(3) T_CW, world to camera
-    inverse_depth: Tensor  # [N, P] float32, 1/m up to scale
+    inverse_depth: Tensor  # [M, P] float32, 1/m up to scale
     edges: Tensor  # [E, 2] int32 (i, j), i != j, sorted by (i, j): pixels of i measured in j
-    target: Tensor  # [E, P, 2] float32, px in image j
-    weight: Tensor  # [E, P] float32, 1 / variance in 1/px^2; 0 = not measured
-    prior: Tensor  # [N, P] float32, inverse depth that is known beforehand
-    prior_weight: Tensor  # [N, P] float32, 1 / its variance; 0 = none
+    target: Tensor  # [F, P, 2] float32, px in image j
+    weight: Tensor  # [F, P] float32, 1 / variance in 1/px^2; 0 = not measured
+    prior: Tensor  # [M, P] float32, inverse depth that is known beforehand
+    prior_weight: Tensor  # [M, P] float32, 1 / its variance; 0 = none
     pixel: Tensor  # [P, 2] float32, px, of every keyframe's grid
     intrinsics: Intrinsics  # fx, fy, cx, cy in px, of all images
     fixed: Tensor  # [N] bool, poses that do not move
     huber: float  # whitened error where the cost turns linear
     outlier: float  # whitened error beyond which a measurement has no influence; may be inf
     refine_focal: bool  # also solve for one factor on fx and fy
+    part: tuple[int, int] | None = None  # its first keyframe, and the one after it; None = all
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +60,67 @@ class DenseStep:
     ok: bool  # False: the system was singular, nothing moved; damp more
 
 
-def dense_ba_cost(problem: DenseProblem) -> float:
-    """Cost of a dense problem; ValueError where its tensors do not fit together."""
-    return _native.dense_ba_cost(_inputs(problem), *where(problem.weight))
+@dataclass(frozen=True, slots=True)
+class DenseMotion:
+    """What a step does to the poses and the focal length."""
+
+    twist: Tensor  # [N, 6] as in DenseStep
+    log_focal: float  # likewise
+    focal_information: float  # likewise
+    cost: float  # before the step
+    ok: bool  # as in DenseStep
+
+
+def dense_ba_cost(problem: DenseProblem, before: float = 0.0) -> float:
+    """Cost of a dense problem, or of a part of one and, `before`, of those before it.
+
+    Raises ValueError where its tensors do not fit together.
+    """
+    return _native.dense_ba_cost(_inputs(problem), before, *where(problem.weight))
+
+
+class DenseReduction:
+    """The system of one step, reduced to the poses: add every part in order, then solve it."""
+
+    def __init__(self, problem: DenseProblem, *, depth_damping: float) -> None:
+        """Args:
+        problem: any part: all have the poses and edges.
+        depth_damping: each inverse depth's own curvature is multiplied by 1 + depth_damping.
+        """
+        check_not_negative(depth_damping=depth_damping)
+        self._native = _native.DenseReduction(_inputs(problem))
+        self._depth_damping = depth_damping
+        self._poses = len(problem.poses)
+
+    def add(self, part: DenseProblem) -> None:
+        """Adds what a part's pixels say."""
+        self._native.add(_inputs(part), self._depth_damping, *where(part.weight))
+
+    def solve(self, damping: float) -> DenseMotion:
+        """Of all that was added, once. Args: damping: see `dense_ba_step`."""
+        check_not_negative(damping=damping)
+        twist = torch.zeros(self._poses, 6, dtype=torch.float64)
+        return DenseMotion(twist, *self._native.solve(damping, twist))
+
+
+def dense_ba_depths(
+    part: DenseProblem,
+    motion: DenseMotion,
+    *,
+    depth_damping: float,
+    min_value: float,
+    max_value: float,
+) -> Tensor:
+    """Inverse depths [M, P] of a part after a step: substituted back, and clamped."""
+    if not min_value <= max_value:
+        raise ValueError(
+            f"min_value: want at most max_value {max_value}, got {min_value}; swap them"
+        )
+    inverse_depth = part.inverse_depth.detach().clone()
+    if motion.ok:
+        bounds, moved = (depth_damping, min_value, max_value), (motion.twist, motion.log_focal)
+        _native.dense_ba_update(_inputs(part), *bounds, *moved, inverse_depth, *where(part.weight))
+    return inverse_depth
 
 
 def dense_ba_step(
@@ -78,19 +141,24 @@ def dense_ba_step(
         depth_damping: likewise each inverse depth's own curvature.
         min_value, max_value: bounds of the stepped inverse depths.
     """
-    inputs = _inputs(problem)
-    check_not_negative(damping=damping, depth_damping=depth_damping)
-    if not min_value <= max_value:
-        raise ValueError(
-            f"min_value: want at most max_value {max_value}, got {min_value}; swap them"
-        )
-    twist = torch.zeros(len(problem.poses), 6, dtype=torch.float64)
-    inverse_depth = problem.inverse_depth.detach().clone()
-    bounds = (damping, depth_damping, min_value, max_value)
-    log_focal, focal_information, cost, ok = _native.dense_ba_step(
-        inputs, *bounds, twist, inverse_depth, *where(problem.weight)
+    reduction = DenseReduction(problem, depth_damping=depth_damping)
+    reduction.add(problem)
+    motion = reduction.solve(damping)
+    inverse_depth = dense_ba_depths(
+        problem,
+        motion,
+        depth_damping=depth_damping,
+        min_value=min_value,
+        max_value=max_value,
     )
-    return DenseStep(twist, log_focal, inverse_depth, focal_information, cost, ok)
+    return DenseStep(
+        motion.twist,
+        motion.log_focal,
+        inverse_depth,
+        motion.focal_information,
+        motion.cost,
+        motion.ok,
+    )
 
 
 def _inputs(problem: DenseProblem) -> _native.DenseInputs:
@@ -98,11 +166,12 @@ def _inputs(problem: DenseProblem) -> _native.DenseInputs:
     beside = problem.weight
     keyframes, pixels = len(problem.poses), len(problem.pixel)
     count = len(problem.edges)
-    check("weight", beside, (count, pixels), beside)
+    begin, end, given = _given(problem)
+    check("weight", beside, (given, pixels), beside)
     check("pixel", problem.pixel, (pixels, 2), beside)
-    check("target", problem.target, (count, pixels, 2), beside)
+    check("target", problem.target, (given, pixels, 2), beside)
     for name in ("inverse_depth", "prior", "prior_weight"):
-        check(name, getattr(problem, name), (keyframes, pixels), beside)
+        check(name, getattr(problem, name), (end - begin, pixels), beside)
     host = [tensor.detach().cpu().contiguous() for tensor in (problem.poses, problem.edges)]
     poses, edges, fixed = *host, problem.fixed.cpu().contiguous()
     check("poses", poses, (keyframes, 7), poses, torch.float64)
@@ -114,9 +183,22 @@ def _inputs(problem: DenseProblem) -> _native.DenseInputs:
     check_positive(huber=problem.huber, outlier=problem.outlier)
     floats = (problem.inverse_depth, problem.prior, problem.prior_weight, problem.target, beside)
     return _native.DenseInputs(
-        *(poses, edges, fixed, *floats, problem.pixel, checked_camera(problem.intrinsics)),
+        *(begin, poses, edges, fixed, *floats, problem.pixel, checked_camera(problem.intrinsics)),
         *(problem.huber, problem.outlier, problem.refine_focal),
     )
+
+
+def _given(problem: DenseProblem) -> tuple[int, int, int]:
+    """A part's first keyframe, the one after it, and how many edges are from those."""
+    keyframes, edges = len(problem.poses), problem.edges
+    if problem.part is None:
+        return 0, keyframes, len(edges)
+    begin, end = problem.part
+    if not 0 <= begin < end <= keyframes:
+        raise ValueError(
+            f"part: want keyframes of 0 to {keyframes}, at least one, got {begin} to {end}"
+        )
+    return begin, end, int(((edges[:, 0] >= begin) & (edges[:, 0] < end)).sum())
 
 
 def _check_edges(edges: Tensor, keyframes: int) -> None:

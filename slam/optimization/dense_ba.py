@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from slam import kernels
 from slam.config import BundleAdjustmentSettings, MappingSettings
 from slam.frame import Correspondence, Intrinsics, InverseDepth
-from slam.lie import se3_exp, se3_inv, se3_mul
+from slam.lie import se3_inv, se3_mul
 from slam.mapping import observe
+from slam.optimization.dense_parts import Depths, PartedProblem, measured_part, spans_of
+from slam.paging import Pages
 from slam.predictors.grid import Grid
 
 GIVE_UP = 1e3  # damping at which no step of any use is left
@@ -50,6 +51,7 @@ def bundle_adjust(
     refine_focal: bool = False,
     relative_decrease: float | None = None,
     prior: Sequence[InverseDepth] | None = None,
+    pages: Pages | None = None,
 ) -> BundleAdjustment:
     """Levenberg-Marquardt on poses and inverse depths (Teed & Deng 2021, Schur complement).
 
@@ -60,28 +62,22 @@ def bundle_adjust(
         refine_focal: also solve for one factor on fx and fy.
         relative_decrease: of the cost, at which it stops; None = as set.
         prior: N depths known beforehand, other than by these edges; None = none are.
+        pages: keep what is large of the problem and the result; None = memory does.
     """
-    problem = _problem(grid, state, edges, fixed, held, settings, refine_focal)
-    if prior is not None:
-        problem = _with_prior(problem, prior, held)
+    pages = pages or Pages()
+    problem = _problem(grid, state, edges, fixed, held, settings, refine_focal, prior, pages)
     damping, focal_information = settings.damping, 0.0
-    low, high = _limits(problem.inverse_depth)
+    low, high = _limits(state.depth)
     enough = settings.relative_decrease if relative_decrease is None else relative_decrease
-    cost = kernels.dense_ba_cost(problem)
+    cost = problem.cost()
     taken, solvable = 0, iterations == 0
     for _ in range(TRIES * iterations):
         if taken == iterations:
             break
-        step = kernels.dense_ba_step(
-            problem,
-            damping=damping,
-            depth_damping=settings.depth_damping,
-            min_value=low,
-            max_value=high,
-        )
+        step = problem.motion(damping, settings.depth_damping)
         solvable = solvable or step.ok
-        candidate = _moved(problem, step) if step.ok else problem
-        new_cost = kernels.dense_ba_cost(candidate)
+        candidate = problem.moved(step, settings.depth_damping, low, high) if step.ok else problem
+        new_cost = candidate.cost()
         if not new_cost < cost:
             damping = max(damping, 1e-6) * 10
             if damping > GIVE_UP:
@@ -97,7 +93,7 @@ def bundle_adjust(
         log.warning(
             "bundle adjustment of %d keyframes: cannot be solved, nothing moves", len(state.depth)
         )
-    return _result(grid, state, problem, edges, held, mapping, cost, focal_information, taken > 0)
+    return _result(grid, state, problem, held, mapping, cost, focal_information, taken > 0)
 
 
 def _problem(
@@ -108,66 +104,47 @@ def _problem(
     held: Sequence[bool],
     settings: BundleAdjustmentSettings,
     refine_focal: bool,
-) -> kernels.DenseProblem:
+    prior: Sequence[InverseDepth] | None,
+    pages: Pages,
+) -> PartedProblem:
     """The kernel's view: world-to-camera poses, stacked edges in order, depth priors."""
-    order = sorted(edges)
-    value = torch.stack([d.value for d in state.depth])
-    information = torch.stack([d.information for d in state.depth])
-    known = torch.tensor(list(held))[:, None]
-    weak = (settings.depth_prior_sigma * value) ** -2
-    return kernels.DenseProblem(
+    order, pixels = sorted(edges), len(grid.pixel)
+    spans, measured, depths = [], [], []
+    for span, chosen in spans_of(order, len(state.depth), pixels, pages):
+        given = state.depth, edges, chosen, held, prior, settings.depth_prior_sigma
+        value = torch.stack([d.value for d in state.depth[slice(*span)]])
+        spans.append(span)
+        measured.append(pages.keep(measured_part(span, *given)))
+        depths.append(pages.keep(Depths(value)))
+    return PartedProblem(
         poses=se3_inv(state.T_WC),
-        inverse_depth=value,
         edges=torch.tensor(order, dtype=torch.int32).reshape(-1, 2),
-        target=torch.stack([edges[e].target for e in order]),
-        weight=torch.stack([edges[e].weight for e in order]),
-        prior=value.clone(),
-        prior_weight=torch.where(known, torch.maximum(information, weak), weak),
+        fixed=torch.tensor(list(fixed)),
         pixel=grid.pixel,
         intrinsics=state.intrinsics,
-        fixed=torch.tensor(list(fixed)),
         huber=settings.huber,
         outlier=settings.outlier,
         refine_focal=refine_focal,
+        pages=pages,
+        spans=tuple(spans),
+        measured=tuple(measured),
+        depths=tuple(depths),
     )
 
 
-def _with_prior(
-    problem: kernels.DenseProblem, prior: Sequence[InverseDepth], held: Sequence[bool]
-) -> kernels.DenseProblem:
-    """With depths known beforehand, where they are and do not stay anyway."""
-    value = torch.stack([depth.value for depth in prior])
-    information = torch.stack([depth.information for depth in prior])
-    used = (information > problem.prior_weight) & ~torch.tensor(list(held))[:, None]
-    return replace(
-        problem,
-        prior=torch.where(used, value, problem.prior),
-        prior_weight=torch.where(used, information, problem.prior_weight),
-    )
-
-
-def _limits(inverse_depth: Tensor) -> tuple[float, float]:
+def _limits(depth: Sequence[InverseDepth]) -> tuple[float, float]:
     """Inverse depths stay between far and near, both relative to the scene."""
-    median = float(inverse_depth.median())
+    values = torch.cat([d.value for d in depth]).numpy()
+    middle = (len(values) - 1) // 2
+    values.partition(middle)  # in place
+    median = float(values[middle])
     return 1e-3 * median, 30 * median
-
-
-def _moved(problem: kernels.DenseProblem, step: kernels.DenseStep) -> kernels.DenseProblem:
-    fx, fy, cx, cy = problem.intrinsics
-    factor = float(torch.exp(torch.tensor(step.log_focal, dtype=torch.float64)))
-    return replace(
-        problem,
-        poses=se3_mul(se3_exp(step.twist), problem.poses),
-        inverse_depth=step.inverse_depth,
-        intrinsics=(fx * factor, fy * factor, cx, cy),
-    )
 
 
 def _result(
     grid: Grid,
     state: BundleAdjustment,
-    problem: kernels.DenseProblem,
-    edges: Mapping[Edge, Correspondence],
+    problem: PartedProblem,
     held: Sequence[bool],
     mapping: MappingSettings,
     cost: float,
@@ -176,15 +153,26 @@ def _result(
 ) -> BundleAdjustment:
     T_WC = se3_inv(problem.poses)
     T_WC[problem.fixed] = state.T_WC[problem.fixed]
-    values = problem.inverse_depth
-    information = observed_information(grid, T_WC, values, edges, problem.intrinsics, mapping)
-    depth = tuple(
-        old if stays else InverseDepth(values[i].clone(), information[i].clone())
-        for i, (old, stays) in enumerate(zip(state.depth, held, strict=True))
-    )
-    mean_cost = cost / max(int((problem.weight > 0).sum()), 1)
+    depth, count, order = [], 0, [(i, j) for i, j in problem.edges.tolist()]
+    for part, (begin, end) in zip(problem.parts(), problem.spans, strict=True):
+        count += int((part.weight > 0).sum())
+        own = [(i, j) for i, j in order if begin <= i < end]
+        found = map(Correspondence, part.target, part.weight)
+        edges, values = dict(zip(own, found, strict=True)), part.inverse_depth
+        information = observed_information(
+            grid, T_WC, values, edges, problem.intrinsics, mapping, first=begin
+        )
+        depth += [
+            old if stays else problem.pages.keep(InverseDepth(value.clone(), trust.clone()))
+            for old, stays, value, trust in zip(
+                state.depth[begin:end], held[begin:end], values, information, strict=True
+            )
+        ]
+    mean_cost = cost / max(count, 1)
     sigma = focal_deviation(focal_information, mean_cost)
-    return BundleAdjustment(T_WC, depth, problem.intrinsics, sigma, mean_cost, converged=moved)
+    return BundleAdjustment(
+        T_WC, tuple(depth), problem.intrinsics, sigma, mean_cost, converged=moved
+    )
 
 
 def focal_deviation(information: float, mean_cost: float) -> float:
@@ -206,16 +194,22 @@ def observed_information(
     edges: Mapping[Edge, Correspondence],
     intrinsics: Intrinsics,
     mapping: MappingSettings,
+    *,
+    first: int = 0,
 ) -> Tensor:
-    """Information [N, P] that the edges really give on each inverse depth, by their geometry.
+    """Information [M, P] that the edges really give on each inverse depth, by their geometry.
 
     An observation counts where it agrees with the depth within 3 sigma (plus 2 % of the depth).
+
+    Args:
+        T_WC: [N, 7] of all keyframes.
+        value: [M, P] of the keyframes from `first` on that the edges are from.
     """
     T_CW = se3_inv(T_WC)
     total = torch.zeros_like(value)
     for i, j in sorted(edges):
         seen = observe(grid, edges[i, j], se3_mul(T_CW[j], T_WC[i]), intrinsics, mapping)
-        sigma = seen.information.clamp(min=1e-12).rsqrt()
-        agrees = (seen.value - value[i]).abs() < 3 * sigma + 0.02 * value[i]
-        total[i] += torch.where(agrees, seen.information, 0.0)
+        sigma, own = seen.information.clamp(min=1e-12).rsqrt(), value[i - first]
+        agrees = (seen.value - own).abs() < 3 * sigma + 0.02 * own
+        total[i - first] += torch.where(agrees, seen.information, 0.0)
     return torch.minimum(total, (mapping.relative_floor * value) ** -2)

@@ -3,6 +3,7 @@
 from slam.saved_map.agreement import expect_fitting, expect_same_kind, settings_in_map
 from slam.saved_map.container import inspect
 from slam.saved_map.format import VERSION, find_map, load_map, save_map
+from slam.saved_map.rows import Rows, write_arrays
 from slam.saved_map.value import (
     Origin,
     SavedKeyframe,
@@ -15,6 +16,7 @@ from slam.saved_map.value import (
 __all__ = [
     "VERSION",
     "Origin",
+    "Rows",
     "SavedKeyframe",
     "SavedMap",
     "expect_fitting",
@@ -27,4 +29,5 @@ __all__ = [
     "restore_into",
     "save_map",
     "settings_in_map",
+    "write_arrays",
 ]

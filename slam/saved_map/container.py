@@ -23,15 +23,17 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slam.trajectory import write_atomically
+from slam.saved_map.rows import Rows
+from slam.trajectory import write_pieces_atomically
 
 MAGIC = b"SLAM_MAP"
 ALIGNMENT = 64  # bytes: a cache line, and what any array type needs
@@ -46,29 +48,31 @@ class Contents:
 
     version: int  # of the contents
     about: Mapping[str, Any]  # single values: anything that JSON can say
-    parts: Mapping[str, np.ndarray]  # arrays by name, not to be written to
+    parts: Mapping[str, Any]  # arrays by name, not to be written to; to write also Rows
 
 
 def write_contents(path: Path | str, contents: Contents) -> None:
-    """Writes a file that read_contents reads back exactly; it appears complete or not at all."""
-    arrays = {name: _little_endian(array) for name, array in contents.parts.items()}
-    blocks = [(a.reshape(-1).view(np.uint8).data, _padding(a.nbytes)) for a in arrays.values()]
+    """Writes a file that read_contents reads back exactly; it appears complete or not at all.
+
+    Parts that are `Rows` are made twice: for the checksum, and to be written.
+    """
     entries = [
         {
             "name": name,
-            "type": array.dtype.str,
-            "shape": list(array.shape),
-            "bytes": array.nbytes,
-            "crc32": zlib.crc32(padding, zlib.crc32(block)),
+            "type": part.dtype.newbyteorder("<").str,
+            "shape": list(part.shape),
+            "bytes": part.nbytes,
+            "crc32": _checksum(part),
         }
-        for (name, array), (block, padding) in zip(arrays.items(), blocks, strict=True)
+        for name, part in contents.parts.items()
     ]
-    sizes = [len(block) + len(padding) for block, padding in blocks]
+    sizes = [p.nbytes + len(_padding(p.nbytes)) for p in contents.parts.values()]
     directory = _directory(contents.about, entries, sizes)
     size = FRONT_BYTES + len(directory) + sum(sizes)
     front = FRONT.pack(MAGIC, contents.version, zlib.crc32(directory), len(directory), size)
     checked = front + struct.pack("<I", zlib.crc32(front))
-    write_atomically(Path(path), checked, directory, *chain.from_iterable(blocks))
+    blocks = chain.from_iterable(map(_blocks, contents.parts.values()))
+    write_pieces_atomically(Path(path), chain((checked, directory), blocks))
 
 
 def read_contents(path: Path | str) -> Contents:
@@ -137,6 +141,17 @@ def _directory(about: Mapping[str, Any], entries: list[dict[str, Any]], sizes: l
         if end <= start:
             return text + b" " * (start - end)
         start = end + len(_padding(end))
+
+
+def _blocks(part: np.ndarray | Rows) -> Iterator[bytes | memoryview]:
+    """A part's bytes, little-endian, and the zeros after them."""
+    for piece in part.pieces() if isinstance(part, Rows) else (part,):
+        yield _little_endian(np.asarray(piece, part.dtype)).reshape(-1).view(np.uint8).data
+    yield _padding(part.nbytes)
+
+
+def _checksum(part: np.ndarray | Rows) -> int:
+    return reduce(lambda sum, block: zlib.crc32(block, sum), _blocks(part), 0)
 
 
 def _padding(count: int) -> bytes:

@@ -60,7 +60,7 @@ Version 0, of before the first release: no `readout` and no `pinhole` (0, true);
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,12 +74,13 @@ from slam.graph import Edge
 from slam.predictors import Grid
 from slam.saved_map.container import HELP, Contents, read_contents, write_contents
 from slam.saved_map.packing import PackedDepth, PackedMatches, PackedPointmap
+from slam.saved_map.rows import Rows
 from slam.saved_map.value import Origin, SavedKeyframe, SavedMap
 
 VERSION = 1
 FILE = "map.slam"  # its name in the output folder of a run
 STATES = list(TrackState)
-Parts = Mapping[str, np.ndarray]
+Parts = Mapping[str, Any]  # arrays; of a map to be written also Rows
 
 
 def find_map(path: Path | str) -> Path:
@@ -189,31 +190,35 @@ def _about(saved: SavedMap) -> dict[str, Any]:
 
 
 def _keyframe_parts(keyframes: Sequence[SavedKeyframe]) -> Parts:
-    images = [k.jpeg for k in keyframes]
     return {
         "keyframe.index": np.array([k.index for k in keyframes], np.int64),
         "keyframe.time": _rows([[k.time, k.seconds] for k in keyframes], 2),
         "keyframe.pose": _rows([k.T_WC.numpy() for k in keyframes], 7),
-        "image.end": np.cumsum([len(image) for image in images], dtype=np.int64),
-        "image.jpeg": np.concatenate([np.empty(0, np.uint8), *images]),
+        "image.end": (ends := np.cumsum([len(k.jpeg) for k in keyframes], dtype=np.int64)),
+        "image.jpeg": _rows_of(np.uint8, (_last(ends),), lambda: (k.jpeg for k in keyframes)),
     }
 
 
 def _depth_parts(name: str, depths: Sequence[PackedDepth], pixels: int) -> Parts:
     return {
         f"{name}.scale": np.array([d.scale for d in depths], np.float64),
-        f"{name}.value": _stack([d.value for d in depths], np.float16, pixels),
-        f"{name}.information": _stack([d.information for d in depths], np.float16, pixels),
+        f"{name}.value": _rows_of(
+            np.float16, (len(depths), pixels), lambda: (d.value for d in depths)
+        ),
+        f"{name}.information": _rows_of(
+            np.float16, (len(depths), pixels), lambda: (d.information for d in depths)
+        ),
     }
 
 
 def _pointmap_parts(points: Sequence[PackedPointmap]) -> Parts:
+    size = len(points), *points[0].distance.shape
     return {
         "pointmap.scale": np.array([p.scale for p in points], np.float64),
         "pointmap.count": np.array([p.count for p in points], np.int64),
-        "pointmap.ray": np.stack([p.ray for p in points]),
-        "pointmap.distance": np.stack([p.distance for p in points]),
-        "pointmap.confidence": np.stack([p.confidence for p in points]),
+        "pointmap.ray": _rows_of(np.int16, (*size, 2), lambda: (p.ray for p in points)),
+        "pointmap.distance": _rows_of(np.float16, size, lambda: (p.distance for p in points)),
+        "pointmap.confidence": _rows_of(np.float16, size, lambda: (p.confidence for p in points)),
     }
 
 
@@ -225,32 +230,50 @@ def _record_parts(records: Sequence[FrameRecord]) -> Parts:
         "frame.keyframe": np.array([r.keyframe for r in records], np.int64),
         "frame.pose": _rows([r.T_kf.numpy() for r in records], 7),
     }
-    measured = {n: r.measurement for n, r in enumerate(records) if r.measurement is not None}
+    measured = {n: r for n, r in enumerate(records) if r.measurement is not None}
     if measured:
         parts["measurement.frame"] = np.array(list(measured), np.int64)
-        parts["measurement.packed"] = torch.stack(list(measured.values())).numpy()
+        parts["measurement.packed"] = _packed(list(measured.values()))
     return parts
 
 
+def _packed(records: Sequence[FrameRecord]) -> Rows:
+    """Measurements of frames that all have one."""
+    first = records[0].measurement
+    shape = () if first is None else tuple(first.shape)
+    return _rows_of(
+        np.int16,
+        (len(records), *shape),
+        lambda: (r.measurement.numpy() for r in records if r.measurement is not None),
+    )
+
+
 def _edge_parts(edges: Mapping[Edge, PackedMatches], pixels: int) -> Parts:
-    matches = list(edges.values())
+    matches, found = list(edges.values()), (len(edges), (pixels + 7) // 8)
+    ends = np.cumsum([len(m.weight) for m in matches], dtype=np.int64)
+    count = _last(ends)
     return {
         "edge.pair": np.array(list(edges), np.int64).reshape(-1, 2),
         "edge.step": np.array([m.step for m in matches], np.float64),
-        "edge.found": _stack([m.found for m in matches], np.uint8, (pixels + 7) // 8),
-        "edge.end": np.cumsum([len(m.weight) for m in matches], dtype=np.int64),
-        "edge.flow": np.concatenate([np.empty((0, 2), np.int16), *(m.flow for m in matches)]),
-        "edge.weight": np.concatenate([np.empty(0, np.float16), *(m.weight for m in matches)]),
+        "edge.found": _rows_of(np.uint8, found, lambda: (m.found for m in matches)),
+        "edge.end": ends,
+        "edge.flow": _rows_of(np.int16, (count, 2), lambda: (m.flow for m in matches)),
+        "edge.weight": _rows_of(np.float16, (count,), lambda: (m.weight for m in matches)),
     }
+
+
+def _last(ends: np.ndarray) -> int:
+    return int(ends[-1]) if len(ends) else 0
+
+
+def _rows_of(
+    kind: type, shape: tuple[int, ...], pieces: Callable[[], Iterable[np.ndarray]]
+) -> Rows:
+    return Rows(np.dtype(kind), shape, pieces)
 
 
 def _rows(values: Sequence[Any], columns: int) -> np.ndarray:
     return np.array(values, np.float64).reshape(-1, columns)
-
-
-def _stack(arrays: Sequence[np.ndarray], kind: type, *shape: int) -> np.ndarray:
-    """[N, shape...] also of none."""
-    return np.array(arrays, kind).reshape(len(arrays), *shape)
 
 
 # --- reading -------------------------------------------------------------------------------------

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -115,12 +115,12 @@ class SavedMap:
             grid: the predictor's.
             dense: finer depths of every keyframe, as `densify` makes them of this graph.
         """
-        keyframes = graph.keyframes()
+        keyframes, keep = graph.keyframes(), graph.pages.keep
         depths = [None] * len(keyframes) if dense is None else dense[1]
         records = graph.records()
         first = PER_SOURCE * min((source_of(r.index) for r in records), default=0)
-        saved = [_packed(*pair, -first) for pair in zip(keyframes, depths, strict=True)]
-        edges = {e: PackedMatches.of(grid.pixel, found) for e, found in graph.edges().items()}
+        saved = [_packed(*pair, -first, keep) for pair in zip(keyframes, depths, strict=True)]
+        edges = {e: keep(PackedMatches.of(grid.pixel, m)) for e, m in graph.edges().items()}
         return cls(
             origin,
             config.predictor,
@@ -132,7 +132,7 @@ class SavedMap:
             graph.readout,
             graph.pinhole,
             tuple(saved),
-            tuple(replace(r, index=r.index - first) for r in records),
+            tuple(keep(replace(r, index=r.index - first)) if first else r for r in records),
             dict(sorted(edges.items())),
         )
 
@@ -159,19 +159,22 @@ class SavedMap:
         return mirrored(trajectory) if self.origin.mirrored else trajectory
 
 
-def _packed(keyframe: Keyframe, dense: InverseDepth | None, shift: int) -> SavedKeyframe:
-    """Args: shift: added to its image's index."""
+def _packed(
+    keyframe: Keyframe, dense: InverseDepth | None, shift: int, keep: Callable[[Any], Any]
+) -> SavedKeyframe:
+    """Args: shift: added to its image's index. keep: of Pages."""
     frame, points = keyframe.frame, keyframe.pointmap
-    return SavedKeyframe(
+    saved = SavedKeyframe(
         frame.index + shift,
         frame.time,
         frame.seconds,
         keyframe.T_WC,
         pack_image(frame.features.rgb),
-        PackedDepth.of(keyframe.depth),
-        None if dense is None else PackedDepth.of(dense),
-        None if points is None else PackedPointmap.of(points),
+        keep(PackedDepth.of(keyframe.depth)),
+        None if dense is None else keep(PackedDepth.of(dense)),
+        None if points is None else keep(PackedPointmap.of(points)),
     )
+    return keep(saved)
 
 
 class Encoder(Protocol):
