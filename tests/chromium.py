@@ -154,7 +154,7 @@ class Chromium:
         """A new tab, with cookies that no other tab has."""
         from websockets.sync.client import connect
 
-        options: Any = {"max_size": None, "proxy": None}
+        options: Any = {"max_size": None, "proxy": None, "ping_interval": None}
         with connect(self._address, **options) as socket:
             browser = Page(socket)
             context = browser.call("Target.createBrowserContext")["browserContextId"]
