@@ -124,6 +124,18 @@ class Page:
         found = f"{buttons}.find(b => b.innerText.trim() === {json.dumps(label)})"
         self.evaluate(f"{found}.click()")
 
+    def tick(self, label: str) -> None:
+        """Clicks the check box beside this text."""
+        self.evaluate(
+            f"""(() => {{
+                const leaves = [...document.querySelectorAll('*')].filter(e => !e.children.length);
+                let near = leaves.find(e => e.textContent.trim() === {json.dumps(label)});
+                const box = 'input[type=checkbox]';
+                while (!near.querySelector(box)) near = near.parentElement;
+                near.querySelector(box).click();
+            }})()"""
+        )
+
     def picture_where(self, wanted: Callable[[np.ndarray], bool]) -> np.ndarray:
         """The first screenshot of which something holds; the last one after some time."""
         end = time.monotonic() + PATIENCE
@@ -154,7 +166,7 @@ class Chromium:
         """A new tab, with cookies that no other tab has."""
         from websockets.sync.client import connect
 
-        options: Any = {"max_size": None, "proxy": None}
+        options: Any = {"max_size": None, "proxy": None, "ping_interval": None}
         with connect(self._address, **options) as socket:
             browser = Page(socket)
             context = browser.call("Target.createBrowserContext")["browserContextId"]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from chromium import Chromium, chromium, executable
 
 import slam
 from slam.cli import main
@@ -144,3 +145,12 @@ def window(app: Any) -> Iterator[Window]:
     made.close()
     made.deleteLater()
     app.processEvents()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless Chromium; skips where there is none."""
+    if executable() is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with chromium(tmp_path_factory.mktemp("chromium")) as started:
+        yield started

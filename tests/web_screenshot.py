@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -32,8 +33,20 @@ def take(url: str) -> np.ndarray:
         tab.text_where(lambda text: "keyframes" in text and "Software WebGL" in text)
         tab.evaluate("document.querySelector('.mantine-Notification-closeButton').click()")
         return tab.picture_where(
-            lambda picture: len(np.unique(picture.reshape(-1, 3), axis=0)) > COLORS
+            settled(lambda picture: len(np.unique(picture.reshape(-1, 3), axis=0)) > COLORS)
         )
+
+
+def settled(wanted: Callable[[np.ndarray], bool]) -> Callable[[np.ndarray], bool]:
+    """What says whether a picture is the one before it, and as it is wanted: viser fades in."""
+    before: list[np.ndarray] = []
+
+    def same(picture: np.ndarray) -> bool:
+        still = bool(before) and np.array_equal(before.pop(), picture)
+        before.append(picture)
+        return still and wanted(picture)
+
+    return same
 
 
 def main(run: Path, file: Path) -> None:

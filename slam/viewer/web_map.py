@@ -18,6 +18,7 @@ from slam.viewer.scene import KeyframeView, Scene
 LOOSE = -1  # number of the points that are of no keyframe
 LINE_WIDTHS = {"path": 2.0, "keyframes": 1.5, "edges": 1.0, "loops": 1.6}  # px
 SAME_CENTRE = 0.01  # px that the principal point may move before points are sent again
+DRAWN = 0.5  # size given to viser, which draws points twice as large, for one in the map
 FLAT = (1.0, 0.0, 0.0, 0.0)  # wxyz of no rotation
 
 
@@ -125,12 +126,12 @@ class WebMap:
                 unit=unit,
                 shown=wanted,
                 place=keyframe_place(keyframe, unit, shown.intrinsics, shown.intrinsics),
-                size=choice.size * shown.stride / shown.intrinsics[0],
+                size=choice.size * DRAWN * shown.stride / shown.intrinsics[0],
             )
             self._send(number, block, points / unit)
             return
         place = keyframe_place(keyframe, before.unit, before.made_with, shown.intrinsics)
-        size = choice.size * shown.stride / before.made_with[0]
+        size = choice.size * DRAWN * shown.stride / before.made_with[0]
         self._blocks[number] = _moved(before, place, size)
 
     def _show_loose(self, shown: Scene, choice: Choice, share: float) -> None:
@@ -141,7 +142,7 @@ class WebMap:
         middle = np.median(points, axis=0)
         unit = max(float(np.median(np.linalg.norm(points - middle, axis=1))), 1e-12)
         place = Place(middle, np.array(FLAT), (unit, unit, unit))
-        size = choice.size * 1.5 / math.sqrt(len(points))
+        size = choice.size / math.sqrt(len(points))
         if before is None or not _still(before, shown.loose, shown.intrinsics, wanted):
             block = Block(None, shown.loose, shown.intrinsics, unit, wanted, place, size)
             self._send(LOOSE, block, (points - middle) / unit)

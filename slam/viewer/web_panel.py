@@ -13,6 +13,7 @@ from slam.viewer.web_map import Choice
 
 MOST_CONFIDENT = 250  # that the slider asks for
 BUDGET = 1_000_000  # points: 9 MB for each browser, and what one without a graphics card can draw
+SIZE = 1.4  # of a point, of the spacing of what was measured: no gaps, seen at an angle
 NOTHING = np.zeros((3, 4, 3), np.uint8)  # before there is an image
 LIVE = ("pause", "step", "save", "stop")  # buttons of a run
 
@@ -33,7 +34,7 @@ class Panel:
                     self._buttons[name] = _button(gui, name, tell)
         with gui.add_folder("points"):
             self._least = gui.add_slider("confidence", 0, MOST_CONFIDENT, 1, round(least))
-            self._size = gui.add_slider("size", 0.2, 5.0, 0.1, 1.0)
+            self._size = gui.add_slider("size", 0.2, 5.0, 0.1, SIZE)
             self._budget = gui.add_number("at most", BUDGET, min=10_000, max=50_000_000)
         with gui.add_folder("layers"):
             self._layers = {n: gui.add_checkbox(text, True) for n, (_, text) in LAYERS.items()}

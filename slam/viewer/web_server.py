@@ -171,9 +171,9 @@ def _text(status: HTTPStatus, text: str) -> Response:
 
 def _expect_guarded(listening: socket.socket) -> None:
     """Raises ValueError where a request that is to be refused is not."""
-    host, port = listening.getsockname()[:2]
-    here: str = ANYWHERE.get(host, host)
-    asking = http.client.HTTPConnection(here, port, timeout=ATTEMPT)
+    bound: tuple[str, int] = listening.getsockname()[:2]
+    host, port = bound
+    asking = http.client.HTTPConnection(ANYWHERE.get(host, host), port, timeout=ATTEMPT)
     asking.request("GET", "/", headers={"Host": "elsewhere.example", "Origin": "http://other"})
     status = asking.getresponse().status
     asking.close()
