@@ -363,6 +363,13 @@ def test_a_live_run_knows_where_its_images_are(live_run: Path) -> None:
     assert config.live.device.endswith("sample.avi")
 
 
+def test_who_goes_on_with_its_map_has_a_camera_of_their_own(live_run: Path) -> None:
+    from slam.saved_map import settings_in_map
+
+    settings = settings_in_map(live_run, None, ["live.device=1"])
+    assert settings.live == LiveSettings(device="1") and settings.flow.long_side == 240
+
+
 def test_a_recording_is_not_written_over_itself(live_run: Path, run_cli: Command) -> None:
     size = (live_run / NAME).stat().st_size
     expect_one_line(run_cli("live", live_run / NAME, "--out", live_run), "--out", "--no-record")
@@ -532,6 +539,15 @@ def test_a_fixed_exposure_is_set_and_not_warned_of(
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no list of cameras")
 def test_a_missing_camera_is_told_those_that_there_are(driver: None, run_cli: Command) -> None:
     expect_one_line(run_cli("live", "--device", "2"), "camera 2: no such camera", "1, 3")
+
+
+def test_cameras_are_listed_by_number_and_name(
+    run_cli: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slam.sources.devices.camera_numbers", lambda: [93, 97])
+    monkeypatch.setattr("slam.sources.devices.serial_numbers", lambda: [("0815", "D435")])
+    listed = run_cli("live", "--list").out.splitlines()
+    assert listed == ["93  /dev/video93", "97  /dev/video97", "realsense:0815  D435"]
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ class PacedCapture(OpenCvCapture):
         stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         self._start = shot.captured - stamp if self._start is None else self._start
         due = max(shot.captured, self._start + stamp)
-        return None if _wait_until(due, stopped) else Shot(shot.raw, due)
+        return None if _wait_until(due, stopped) else Shot(shot.raw, due, stamp)
 
 
 @contextmanager
