@@ -39,7 +39,7 @@ def to_repeat(config: Config, source: Source | CameraSource, folder: Path) -> Co
     """
     if isinstance(source, Source):
         return config
-    recording = (folder / RECORDING).absolute()
+    recording = (folder / RECORDING).resolve()
     if config.live.record and Path(source.device.name).expanduser().resolve() == recording:
         raise ValueError(
             f"{recording}: wanted another folder (--out) for the new recording than that of the "

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from slam.config import Config, RunSettings, SourceSettings, load_config
+from slam.config import Config, LiveSettings, RunSettings, SourceSettings, load_config
 from slam.frame import Intrinsics
 from slam.saved_map.format import find_map, load_map
 from slam.saved_map.value import SavedMap
@@ -30,7 +30,8 @@ def settings_in_map(map: Path, chosen: str | None, overrides: Iterable[str]) -> 
     given = [*overrides, f"run.map={find_map(map)}"]
     if chosen is not None:
         return load_config(chosen, given)
-    own = replace(load_map(map).settings(), source=SourceSettings(), run=RunSettings())
+    kept = load_map(map).settings()
+    own = replace(kept, source=SourceSettings(), live=LiveSettings(), run=RunSettings())
     return with_overrides(own, given)
 
 

@@ -156,15 +156,19 @@ class PacedCapture(OpenCvCapture):
     def __init__(self, capture: cv2.VideoCapture) -> None:
         super().__init__(capture)
         self._start: float | None = None  # time.monotonic() at stamp 0
+        self._last = -1.0  # stamp, s
 
     def read(self, stopped: threading.Event) -> Shot | None:
         shot = super().read(stopped)
         if shot is None:
             return None
         stamp = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if stamp <= self._last:  # some files have none
+            stamp = self._last + (1 / self.rate if self.rate else DEFAULT_STEP)
+        self._last = stamp
         self._start = shot.captured - stamp if self._start is None else self._start
         due = max(shot.captured, self._start + stamp)
-        return None if _wait_until(due, stopped) else Shot(shot.raw, due)
+        return None if _wait_until(due, stopped) else Shot(shot.raw, due, stamp)
 
 
 @contextmanager
