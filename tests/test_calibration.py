@@ -75,7 +75,7 @@ def test_the_camera_that_rendered_the_board_is_found(
     assert len(views) >= 13
     solution = solve(views, model, (WIDTH, HEIGHT))
     found, sigma = solution.camera, solution.sigma
-    assert solution.rms < (0.08 if kind == "checkerboard" else 0.15)
+    assert solution.rms < (0.1 if kind == "checkerboard" else 0.15)  # unrefined 0.14
     for name, got, wanted in zip(
         ("fx", "fy", "cx", "cy"), found.intrinsics, true.intrinsics, strict=True
     ):

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -207,6 +208,31 @@ def test_images_of_a_merged_map_are_told_apart_by_what_they_show(small_run: Path
         images.read(45)
 
 
+def test_a_video_is_read_forwards_and_again_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "film.avi"
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 48))
+    for n in range(20):
+        film.write(np.full((48, 64, 3), 12 * n, np.uint8))
+    film.release()
+    source = open_source(path)
+    recording = Recording(
+        index=source.indices,
+        time=source.times,
+        seconds=source.seconds,
+        states=(TrackState.TRACKED,) * 20,
+        T_WC=np.full((20, 7), np.nan),
+        keyframe=np.full(20, -1),
+        made=np.empty(0, np.int64),
+    )
+    opened: list[int] = []
+    images = FrameImages(recording, (), lambda: opened.append(1) or open_source(path))
+    assert not opened  # before one is wanted
+    for place in (3, 4, 10, 10, 2, 19):
+        assert abs(images.read(place).mean() - 12 * place) < 3, place
+    assert opened == [1]
+    images.close()
+
+
 # --- the window -----------------------------------------------------------------------------------
 
 
@@ -268,6 +294,39 @@ def test_lines_grow_with_the_frames(replaying: Window, layer: str) -> None:
     assert all(a < b for a, b in itertools.pairwise(pixels)), pixels
     assert filled(11) == pixels[-1] or layer == "path"
     assert (pixels[0] == 0) == (layer != "keyframes")
+
+
+def test_the_lines_until_a_frame_are_those_of_a_map_that_ends_there(tmp_path: Path) -> None:
+    from slam.viewer.lines import drawn_until, edge_lines, keyframe_lines
+
+    loaded = load(written(small_map(), tmp_path))
+    scene, recording = loaded.scene, loaded.recording
+    assert recording is not None
+    for place in range(12):
+        keyframes, frames = recording.keyframes_until(place), recording.posed_until(place)
+        counts = drawn_until(scene, keyframes, frames)
+        edges = scene.edges[(scene.edges < keyframes).all(axis=1)]
+        ended = replace(
+            scene,
+            keyframes=scene.keyframes[:keyframes],
+            edges=edges,
+            path=scene.path[:frames],
+            solved=scene.solved[:frames],
+            source=scene.source[:frames],
+        )
+        color = (1, 2, 3)
+        for layer, whole, part in (
+            ("path", path_lines(scene, color, color), path_lines(ended, color, color)),
+            *(
+                (
+                    "loops" if loops else "edges",
+                    *(edge_lines(of, loops=loops, color=color, alpha=9) for of in (scene, ended)),
+                )
+                for loops in (False, True)
+            ),
+        ):
+            np.testing.assert_array_equal(whole[: counts[layer]], part)
+        assert counts["keyframes"] == len(keyframe_lines(ended, color))
 
 
 @pytest.mark.viewer

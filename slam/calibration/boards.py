@@ -17,7 +17,7 @@ FEWEST_SIDE = 3  # corners along each side of a board, so that it can be told fr
 MARKER_SHARE = 0.75  # of a square, where nothing else is said
 DICTIONARIES = ("4X4_1000", "5X5_1000", "6X6_1000", "7X7_1000", "ARUCO_ORIGINAL")
 WINDOW = (2, 11)  # px to each side of a corner that its edges are sought in, least and most
-HINTED = 5  # images that other boards are sought in
+HINTED = 3  # images that other boards are sought in
 SAYS = "wanted checkerboard:9x6 (inner corners) or charuco:5x7 (squares)"
 
 
@@ -107,8 +107,9 @@ class Board:
 
     def _find_checkerboard(self, grey: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
         """Corners [n, 2] px and on the board [n, 3] mm, all of them."""
-        flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_ACCURACY
-        found, corners = cv2.findChessboardCornersSB(grey, (self.columns, self.rows), flags=flags)
+        size = self.columns, self.rows
+        flags = cv2.CALIB_CB_NORMALIZE_IMAGE | cv2.CALIB_CB_ACCURACY  # finds blurred ones too
+        found, corners = cv2.findChessboardCornersSB(grey, size, flags=flags)
         if not found:
             return None
         column, row = np.meshgrid(np.arange(self.columns), np.arange(self.rows))

@@ -13,8 +13,8 @@ from slam.viewer.recording import Recording
 
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # times the recording's own pace
 SHORTEST = 15  # ms between two frames that are shown
-BUTTONS = {"first": "⏮", "back": "◀|", "play": "▶", "forward": "|▶", "last": "⏭"}
-PAUSE = "⏸"
+BUTTONS = {"first": "|◀", "back": "-1", "play": "▶", "forward": "+1", "last": "▶|"}
+PAUSE = "II"
 
 
 class Timeline(QWidget):
