@@ -34,7 +34,7 @@ from slam.sources import open_source
 from slam.submap_search import Join, SubmapSearch
 from slam.submaps import Submaps
 from slam.system import Slam
-from slam.trajectory import read_trajectory
+from slam.trajectory import Trajectory, read_trajectory
 
 SIZE = 208  # px
 NORTH = range(0, 60, 2)  # of the sample: one wall of its room
