@@ -17,7 +17,7 @@ from slam.edges import Edges
 from slam.frame import Keyframe
 from slam.graph import Edge, Graph
 from slam.lie import se3_to_sim3, sim3_mul
-from slam.loops import Loop, LoopSearch, relative_edges, similarity
+from slam.loops import Loop, LoopSearch, regrown, relative_edges, similarity
 from slam.optimization import optimise_relative_poses
 from slam.places import Places
 from slam.predictors import Predictor
@@ -64,8 +64,9 @@ class Backend(Adjuster):
         """Forgets what belonged to a discarded start. Args: first: its first keyframe."""
         self._adjusted = []
         self.edges.forget(first)
-        self.places.clear()
-        self.places.take(self.graph.keyframes()[:first])
+        if len(self.places) > first:
+            self.places.clear()
+            self.places.take(self.graph.keyframes()[:first])
         self._loops.forget(first)
         self._joins.forget(first)
         if first == 0:  # else the camera is known from the other submaps
@@ -161,7 +162,7 @@ class Backend(Adjuster):
 
     def _close_loops(self, keyframes: Sequence[Keyframe], first: int) -> Sequence[Keyframe]:
         """Looks where new keyframes, from `first` on, have been before, and mends the map there."""
-        self.places.take(keyframes)
+        self.places.take(keyframes[: self._proved(len(keyframes))])
         for number in range(first, len(keyframes)):
             with self.timings.measure("backend loops", number):
                 linked = {k for e in self.graph.edges_at([number]) for k in e} - {number}
@@ -175,6 +176,12 @@ class Backend(Adjuster):
                     keyframes, self._joins.find(keyframes, number, self._submaps)
                 )
         return keyframes
+
+    def _proved(self, count: int) -> int:
+        """Keyframes, of so many, before a submap that may yet be discarded."""
+        name = self._submaps.of(count - 1)
+        long = len(self._submaps.members(name, count)) > self.config.start.trial_keyframes
+        return count if name == 0 or long else name
 
     def _join(
         self, keyframes: Sequence[Keyframe], join: Join | None
@@ -190,7 +197,8 @@ class Backend(Adjuster):
         }
         self._know(self._submaps.joined(into))
         keyframes = self._moved(keyframes, poses, joined=into)
-        keyframes, believed = self._bend(keyframes, join.loops)
+        loops = [regrown(v, float(join.T[7])) for v in join.loops]
+        keyframes, believed = self._bend(keyframes, loops)
         pairs = sorted({(min(e), max(e)) for e in ((v.older, v.newer) for v in believed)})
         self.edges.measure_loops(keyframes, pairs, self._intrinsics)
         if not {e for e in pairs if self.graph.edges_at([e[0]]).keys() & {e, e[::-1]}}:

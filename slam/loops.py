@@ -34,6 +34,13 @@ class Loop:
     T_on: Tensor  # [8] float64 Sim(3), takes points of the newer, in its scale, to the older
 
 
+def regrown(loop: Loop, scale: float) -> Loop:
+    """The same when distances of the newer keyframe have become `scale` times as long."""
+    T_on = loop.T_on.clone()
+    T_on[7] /= scale
+    return replace(loop, T_on=T_on)
+
+
 @dataclass(frozen=True, slots=True)
 class Vote:
     """A loop that waits for others, and the scales that it is told in."""

@@ -16,7 +16,7 @@ from slam.densification import densify
 from slam.frame import Keyframe
 from slam.graph import Graph
 from slam.lie import se3_to_sim3, sim3_mul, sim3_to_se3
-from slam.loops import Loop, agreeing, correction
+from slam.loops import Loop, agreeing, correction, regrown
 from slam.relocalization import Relocaliser
 from slam.saved_map import SavedMap, expect_same_kind, load_map, restore_into, save_map
 from slam.system import Slam
@@ -70,7 +70,7 @@ def merge(first: Path, second: Path, out: Path) -> Merged:
         moved = correction(slam.graph.keyframes(), believed[0])
         move(slam.graph, range(count, len(slam.graph)), moved)
         slam.backend.places.take(slam.graph.keyframes())
-        slam.backend.tie(believed)
+        slam.backend.tie([regrown(v, float(moved[7])) for v in believed])
         slam.finish()
         path = out / "map.slam" if out.is_dir() else out
         save_map(path, _saved(slam, maps[0]))

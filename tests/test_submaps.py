@@ -35,12 +35,12 @@ from slam.sources import open_source
 from slam.submap_search import Join, SubmapSearch
 from slam.submaps import Submaps
 from slam.system import Slam
-from slam.trajectory import read_trajectory
+from slam.trajectory import Trajectory, read_trajectory
 
-SIZE = 224  # px
+SIZE = 208  # px
 NORTH = range(0, 60, 2)  # of the sample: one wall of its room
-EAST = range(126, 200, 2)  # another one, no part of which is in those images
-BACK = [*range(200, 300, 2), *range(1, 50, 2)]  # from there back to the first
+EAST = range(126, 180)  # another one, no part of which is in those images
+BACK = [*range(180, 300, 2), *range(1, 50, 2)]  # from there back to the first
 GAP = 3.0  # s, while the camera is carried off
 SHORT_TRIAL = "start.trial_keyframes=3"
 
@@ -73,9 +73,13 @@ class Run:
         return json.loads((self.folder / "report.json").read_text())
 
     def error(self, name: str) -> float:
-        """ATE, m, of a trajectory's file."""
-        truth = read_trajectory(self.sequence / "groundtruth.txt")
-        return evaluate(read_trajectory(self.folder / name), truth).ate_sim3.rmse
+        """ATE, m, of a trajectory's file, without the frames that have no pose of their own."""
+        truth, path = read_trajectory(self.sequence / "groundtruth.txt"), self.path(name)
+        guessed = self.report["weak_times"]
+        return evaluate(path.select(~np.isin(path.times, guessed)), truth).ate_sim3.rmse
+
+    def path(self, name: str) -> Trajectory:
+        return read_trajectory(self.folder / name)
 
 
 Take = Callable[[Slam, Image], Step]
@@ -135,18 +139,18 @@ def test_in_an_unseen_place_it_begins_anew_and_on_return_all_is_one_map(returned
     first = len(NORTH)
     lost = states[first:].index(TrackState.TRACKED)
     assert 30 <= lost < 45  # a second, and until there is parallax
+    assert returned.joined_at > first + lost
     assert set(states[first : first + lost]) == {TrackState.LOST}
     assert set(states[first + lost :]) == {TrackState.TRACKED}
     assert returned.apart == 2
     report = returned.report
-    assert len(report["submaps"]) == 1 and report["posed"] == len(states)
+    assert len(report["submaps"]) == 1 and report["posed"] > len(states) - lost
     assert returned.error("trajectory.txt") < 0.02  # the path is 6 m long
     assert not list(returned.folder.glob("map-*"))
 
 
 def test_what_was_published_in_another_world_is_not_in_the_causal_path(returned: Run) -> None:
-    worlds = {s.submap for s in returned.steps if s.T_WC is not None}
-    assert worlds >= {0} and len(worlds) == 2
+    assert len({s.submap for s in returned.steps}) == 2
     causal = read_trajectory(returned.folder / "trajectory_causal.txt")
     solved = [s for s in returned.steps if s.record.state in SOLVED and s.T_WC is not None]
     told = [s.record.time for s in solved if s.submap == 0]
