@@ -92,6 +92,8 @@ class PartedProblem:
             reduction = reduction or kernels.DenseReduction(part, depth_damping=depth_damping)
             reduction.add(part)
         assert reduction is not None  # there is at least one part
+        if len(self.spans) > 1:  # they come round again in the same order: none would be found
+            self.pages.let_go()
         return reduction.solve(damping)
 
     def moved(
