@@ -141,6 +141,14 @@ class Pages:
         self._hold(slot, large)
         return kept
 
+    def let_go(self) -> None:
+        """Makes all the room there is, until values are read again: much else needs it now."""
+        if self.budget is not None:
+            with self._lock:
+                self._sweep()
+                self._limit = 0.0
+                self._make_room()
+
     def large(self, slot: _Slot) -> Large:
         """The tensors and arrays of a value, from memory or from the file."""
         with self._lock:

@@ -114,6 +114,14 @@ def test_the_cost_never_rises(size: float) -> None:
         assert costs[-1] < costs[0]
 
 
+def test_a_point_at_infinity_keeps_no_other_from_moving() -> None:
+    state = start()
+    state.depth[1].value[7] = 0.0
+    result = adjusted(state, measurements(), [True, True, False, False])
+    assert result.converged and pose_error(result) < 2e-3
+    assert all((d.value > 0).all() and d.value.isfinite().all() for d in result.depth)
+
+
 def test_no_iterations_return_the_start() -> None:
     state = start()
     result = adjusted(state, measurements(), FIRST, iterations=0)

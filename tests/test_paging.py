@@ -186,6 +186,14 @@ def test_less_is_held_where_the_process_has_more_besides(
     assert 1.5 < pages.held <= 2.0
 
 
+def test_a_store_can_let_go_of_nearly_all(scarce: None, tmp_path: Path) -> None:
+    pages, values = Pages(1.0, tmp_path), depths(60)
+    kept = [pages.keep(d) for d in values]
+    pages.let_go()
+    assert pages.held < 0.05
+    assert all(equal(a, b) for a, b in zip(kept, values, strict=True)) and pages.held > 0.5
+
+
 def test_a_full_disk_is_said_once_and_nothing_is_lost(
     scarce: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -65,9 +65,10 @@ def bundle_adjust(
         pages: keep what is large of the problem and the result; None = memory does.
     """
     pages = pages or Pages()
-    problem = _problem(grid, state, edges, fixed, held, settings, refine_focal, prior, pages)
-    damping, focal_information = settings.damping, 0.0
     low, high = _limits(state.depth)
+    beside = settings, refine_focal, prior, low, pages
+    problem = _problem(grid, state, edges, fixed, held, *beside)
+    damping, focal_information = settings.damping, 0.0
     enough = settings.relative_decrease if relative_decrease is None else relative_decrease
     cost = problem.cost()
     taken, solvable = 0, iterations == 0
@@ -105,13 +106,17 @@ def _problem(
     settings: BundleAdjustmentSettings,
     refine_focal: bool,
     prior: Sequence[InverseDepth] | None,
+    low: float,
     pages: Pages,
 ) -> PartedProblem:
-    """The kernel's view: world-to-camera poses, stacked edges in order, depth priors."""
+    """The kernel's view: world-to-camera poses, stacked edges in order, depth priors.
+
+    Args: low: least inverse depth.
+    """
     order, pixels = sorted(edges), len(grid.pixel)
     spans, measured, depths = [], [], []
     for span, chosen in spans_of(order, len(state.depth), pixels, pages):
-        given = state.depth, edges, chosen, held, prior, settings.depth_prior_sigma
+        given = state.depth, edges, chosen, held, prior, settings.depth_prior_sigma, low
         value = torch.stack([d.value for d in state.depth[slice(*span)]])
         spans.append(span)
         measured.append(pages.keep(measured_part(span, *given)))

@@ -20,6 +20,7 @@ from slam.paging import Pages
 
 Edge = tuple[int, int]
 
+TINY = 1e-9  # 1/m up to scale, where even the median is 0
 PART = 32e6  # bytes, about, where not all is in memory
 
 
@@ -91,6 +92,8 @@ class PartedProblem:
             reduction = reduction or kernels.DenseReduction(part, depth_damping=depth_damping)
             reduction.add(part)
         assert reduction is not None  # there is at least one part
+        if len(self.spans) > 1:  # they come round again in the same order: none would be found
+            self.pages.let_go()
         return reduction.solve(damping)
 
     def moved(
@@ -120,6 +123,7 @@ def measured_part(
     held: Sequence[bool],
     prior: Sequence[InverseDepth] | None,
     sigma: float,
+    low: float,
 ) -> Measured:
     """Stacked measurements of a part, and priors of its depths.
 
@@ -127,12 +131,13 @@ def measured_part(
         depth, held, prior: of all keyframes, as `bundle_adjust` takes them.
         chosen: the edges from the part's keyframes, in order.
         sigma: relative, of the prior that keeps unseen depths in place.
+        low: least inverse depth, which the prior of a point at infinity is relative to.
     """
     own = slice(*span)
     value = torch.stack([d.value for d in depth[own]])
     information = torch.stack([d.information for d in depth[own]])
     stays = torch.tensor(list(held[own]))[:, None]
-    weak = (sigma * value) ** -2
+    weak = ((sigma * value) ** -2).nan_to_num(posinf=(sigma * max(low, TINY)) ** -2)
     weight = torch.where(stays, torch.maximum(information, weak), weak)
     if prior is not None:  # known otherwise: where that says more, of what does not stay anyway
         known = torch.stack([d.value for d in prior[own]])
