@@ -122,6 +122,7 @@ class Frontend(Whereabouts):
     def pose_early(self) -> None:
         """Poses those within the start, those before it, last first, and lost ones once more."""
         self._ending = True
+        self._fresh.found()
         if len(self.graph) == 0 and self._trials > 1:
             self._replay()
         if len(self.graph) == 0:
@@ -235,7 +236,8 @@ class Frontend(Whereabouts):
         if sparse or not attempt.good(self.config):
             attempt = self._again(keyframe, frame, T_guess, attempt)
         if not attempt.good(self.config) and self._last_becomes_keyframe():
-            return self._track(frame)
+            return self._track(frame, doubtful=doubtful)
+        doubtful = doubtful or self._fresh.is_lost  # nothing says that it is near the keyframe
         if attempt.lost(self.config) or (doubtful and not attempt.verified(self.config)):
             return self._recover(frame, number)
         pair, result = attempt.pair, attempt.result

@@ -193,7 +193,7 @@ def test_a_frozen_map_stays_to_the_bit(first: Path, monkeypatch: pytest.MonkeyPa
             assert id(depth) not in old or (fixed and held)
         return bundle_adjust(grid, state, edges, *flags, **named)
 
-    monkeypatch.setattr("slam.backend.bundle_adjust", adjusted)
+    monkeypatch.setattr("slam.adjuster.bundle_adjust", adjusted)
     saved = load_map(first)
     config = settings_in_map(first, None, [f"source.path={SAMPLE}"])
     with closing(Slam(open_configured(config).camera, config)) as slam:
