@@ -21,6 +21,7 @@ from slam.frame import (
     PairPrediction,
     Step,
     TrackState,
+    source_of,
 )
 from slam.frame_pose import PoseSolver
 from slam.fresh_start import FreshStart
@@ -104,16 +105,13 @@ class Frontend(Whereabouts):
             self._fresh.found()
         if self._on_trial and self.graph.submaps.of(self._current) != self._home:
             self._on_trial = False  # it was joined
-        if self._on_trial and (lost or self._is_due()):
+        made = len(self.graph) - self._home
+        if self._on_trial and (lost or made >= self.config.start.trial_keyframes):
             good = self.good_start(self._home)
             self._on_trial = good is None
             if good is not None and (lost or not good) and self._may_restart():
                 return self._restart(frame)
         return replace(step, T_WC=None) if self._on_trial else step
-
-    def _is_due(self) -> bool:
-        """Whether the start is to be judged."""
-        return len(self.graph) - self._home >= self.config.start.trial_keyframes
 
     def _may_restart(self) -> bool:
         """A poor map is better than none; beside others none is better."""
@@ -383,7 +381,8 @@ class Frontend(Whereabouts):
         self.on_restart(self._home)
         self.graph.clear(self.graph.intrinsics, self._home)
         records = self.graph.records()
-        last = next((r for r in reversed(records) if r.keyframe >= 0), None)
+        own = (r for r in reversed(records) if r.keyframe >= 0 and source_of(r.index) == 0)
+        last = next(own, None)
         number, T_kf = (-1, identity()) if last is None else (last.keyframe, last.T_kf)
         for record in records:
             if record.keyframe < 0 and record.state is not TrackState.PENDING:
