@@ -20,6 +20,11 @@ class FreshStart:
         self._lost_since: float | None = None  # s
         self.tried: deque[Frame] = deque(maxlen=config.relocalization.retried)  # on trial
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the last frame was found nowhere."""
+        return self._lost_since is not None
+
     def take(self, frame: Frame, intrinsics: Intrinsics) -> FirstMap | None:
         """A lost frame; a map that it and others since make, or None."""
         if self._lost_since is None:

@@ -21,6 +21,7 @@ from slam.frame import (
     PairPrediction,
     Step,
     TrackState,
+    source_of,
 )
 from slam.frame_pose import PoseSolver
 from slam.fresh_start import FreshStart
@@ -105,16 +106,13 @@ class Frontend(Whereabouts):
             self._fresh.found()
         if self._on_trial and self.graph.submaps.of(self._current) != self._home:
             self._on_trial = False  # it was joined
-        if self._on_trial and (lost or self._is_due()):
+        made = len(self.graph) - self._home
+        if self._on_trial and (lost or made >= self.config.start.trial_keyframes):
             good = self.good_start(self._home)
             self._on_trial = good is None
             if good is not None and (lost or not good) and self._may_restart():
                 return self._restart(frame)
         return replace(step, T_WC=None) if self._on_trial else step
-
-    def _is_due(self) -> bool:
-        """Whether the start is to be judged."""
-        return len(self.graph) - self._home >= self.config.start.trial_keyframes
 
     def _may_restart(self) -> bool:
         """A poor map is better than none; beside others none is better."""
@@ -123,6 +121,7 @@ class Frontend(Whereabouts):
     def pose_early(self) -> None:
         """Poses those within the start, those before it, last first, and lost ones once more."""
         self._ending = True
+        self._fresh.found()
         if len(self.graph) == 0 and self._trials > 1:
             self._replay()
         if len(self.graph) == 0:
@@ -236,7 +235,8 @@ class Frontend(Whereabouts):
         if sparse or not attempt.good(self.config):
             attempt = self._again(keyframe, frame, T_guess, attempt)
         if not attempt.good(self.config) and self._last_becomes_keyframe():
-            return self._track(frame)
+            return self._track(frame, doubtful=doubtful)
+        doubtful = doubtful or self._fresh.is_lost  # nothing says that it is near the keyframe
         if attempt.lost(self.config) or (doubtful and not attempt.verified(self.config)):
             return self._recover(frame, number)
         pair, result = attempt.pair, attempt.result
@@ -382,7 +382,8 @@ class Frontend(Whereabouts):
         self.on_restart(self._home)
         self.graph.clear(self.graph.intrinsics, self._home)
         records = self.graph.records()
-        last = next((r for r in reversed(records) if r.keyframe >= 0), None)
+        own = (r for r in reversed(records) if r.keyframe >= 0 and source_of(r.index) == 0)
+        last = next(own, None)
         number, T_kf = (-1, identity()) if last is None else (last.keyframe, last.T_kf)
         for record in records:
             if record.keyframe < 0 and record.state is not TrackState.PENDING:

@@ -120,7 +120,7 @@ def decode(kind: str, values: Values, features: Encode) -> Entry:
     """
     match kind:
         case "keyframe":
-            return KeyframeAdded(_to_keyframe(values, features), int(values["submap"]))
+            return KeyframeAdded(_to_keyframe(values, features), _to_submap(values))
         case "depth":
             return DepthChanged(int(values["number"]), _to_depth(values), _to_pointmap(values))
         case "edges":
@@ -132,7 +132,7 @@ def decode(kind: str, values: Values, features: Encode) -> Entry:
         case "record":
             return RecordSet(_to_record(values))
         case "cleared":
-            return Cleared(_to_intrinsics(values["intrinsics"]), int(values["first"]))
+            return Cleared(_to_intrinsics(values["intrinsics"]), int(values.get("first", 0)))
         case "pinhole":
             return PinholeSet(bool(values["known"]))
         case "readout":
@@ -293,7 +293,7 @@ def _to_adopted(values: Values) -> Adopted:
         _to_intrinsics(values["intrinsics"]) if "intrinsics" in values else None,
         int(values["newest"]) if "newest" in values else None,
         {k: float(scale) for k, scale in _numbered(values, "scaled", "scale")},
-        {gone: into for gone, into in values["joined"].tolist()},
+        {gone: into for gone, into in values.get("joined", np.empty((0, 2), int)).tolist()},
     )
 
 
@@ -337,8 +337,12 @@ def _published(said: Published) -> Values:
 
 def _to_published(values: Values) -> Published:
     T_WC = torch.from_numpy(values["T_WC"]) if "T_WC" in values else None
-    in_map, submap = bool(values["in_map"]), int(values["submap"])
-    return Published(float(values["time"]), T_WC, in_map, submap)
+    in_map = bool(values["in_map"])
+    return Published(float(values["time"]), T_WC, in_map, _to_submap(values))
+
+
+def _to_submap(values: Values) -> int:
+    return int(values.get("submap", 0))  # there was but one in older journals
 
 
 def _guess(guess: PairGuess) -> Values:

@@ -15,8 +15,8 @@ import os, sys
 from slam.cli import main
 from slam.graph import Graph
 
-def adding(graph, keyframe, add=Graph.add_keyframe):
-    number = add(graph, keyframe)
+def adding(graph, keyframe, submap=0, add=Graph.add_keyframe):
+    number = add(graph, keyframe, submap)
     os.write(1, b"%d\\n" % number)  # in the pipe, whatever happens to this process
     return number
 

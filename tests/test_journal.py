@@ -332,10 +332,10 @@ def test_no_keyframe_is_made_before_the_last_one_is_on_the_disk(
 ) -> None:
     add, sync, there = Graph.add_keyframe, RecordWriter.sync, []
 
-    def adding(graph: Graph, keyframe: Keyframe) -> int:
+    def adding(graph: Graph, keyframe: Keyframe, submap: int = 0) -> int:
         kinds = [r.kind for r in RecordReader(tmp_path / JOURNAL)]
         there.append(kinds.count("commit"))
-        return add(graph, keyframe)
+        return add(graph, keyframe, submap)
 
     def slow(writer: RecordWriter) -> None:
         time.sleep(0.2)  # longer than it takes to come to the next keyframe

@@ -173,8 +173,8 @@ def test_in_real_time_a_start_is_judged_though_the_backend_is_never_idle(
             made[0] = count
             announced.notify_all()
 
-    def adding(graph: Graph, keyframe: Keyframe) -> int:
-        number = add(graph, keyframe)
+    def adding(graph: Graph, keyframe: Keyframe, submap: int = 0) -> int:
+        number = add(graph, keyframe, submap)
         announce(number + 1)
         return number
 
