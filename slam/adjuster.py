@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -39,6 +40,7 @@ class Adjuster:
         self.refine_focal = refine_focal
         self.focal_sigma = float("inf")
         self.last_cost = float("nan")
+        self.hurry = threading.Event()  # set: what is left is neither measured nor adjusted
         self._free_focal_at = config.focal.first
         self._readout_at, self._readout_cost = config.shutter.first, ReadoutCost()
         self._readout = graph.readout  # s, as estimated now
@@ -207,6 +209,7 @@ class Adjuster:
             relative_decrease=self.config.focal.relative_decrease if free_focal else None,
             prior=self._priors(keyframes, part),
             pages=self.graph.pages,
+            stop=self.hurry.is_set,
         )
 
     def _priors(self, keyframes: Sequence[Keyframe], part: Part) -> list[InverseDepth] | None:

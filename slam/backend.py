@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -51,7 +50,7 @@ class Backend(Adjuster):
         self.edges = edges or Edges(predictor, graph, config)
         self.places = places
         self.timings = timings
-        self.hurry = threading.Event()  # set: the rounds of `finish` end early
+        self.edges.hurry = self.hurry
         self._relocaliser = Relocaliser(predictor, config, places, one_thread=True)
         self._loops = LoopSearch(places, config, self.verify)
         self._joins = SubmapSearch(places, config, self.verify)
@@ -137,7 +136,10 @@ class Backend(Adjuster):
                 return
             keyframes = self.graph.keyframes()
             with self.timings.measure("final edges"):
-                self.edges.keep(self._link_all(keyframes))
+                pairs = self._link_all(keyframes)
+                if self.hurry.is_set():
+                    return
+                self.edges.keep(pairs)
             with self.timings.measure("final adjustment"):
                 self._adjust_all(keyframes, settings.global_iterations)
                 self.publish()
@@ -164,6 +166,8 @@ class Backend(Adjuster):
         """Looks where new keyframes, from `first` on, have been before, and mends the map there."""
         self.places.take(keyframes[: self._proved(len(keyframes))])
         for number in range(first, len(keyframes)):
+            if self.hurry.is_set():
+                break
             with self.timings.measure("backend loops", number):
                 linked = {k for e in self.graph.edges_at([number]) for k in e} - {number}
                 found = self._loops.find(keyframes, number, linked, self._submaps)

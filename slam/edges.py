@@ -55,6 +55,7 @@ class Edges:
         self._measured_with: dict[Edge, Induced] = {}
         self._loops: set[Edge] = set()  # pairs that were verified, whatever the map says of them
         self.submaps = ONE  # of the keyframes given: only within one are they compared
+        self.hurry = threading.Event()  # set: pairs that are not measured yet are left out
         behind = step_aside if config.run.realtime else None
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="edges", initializer=behind)
 
@@ -137,9 +138,13 @@ class Edges:
     ) -> None:
         """Measures undirected pairs, both ways, from the flow that the map induces."""
         measured: dict[Edge, Correspondence] = {}
+        done: list[Edge] = []
         in_time = InTime(keyframes if pairs else (), self.submaps)
         count = self.config.bundle_adjustment.neighbours
         for some in chunks(pairs, TOGETHER):
+            if self.hurry.is_set():
+                break
+            done += some
             ahead, _ = self._induced(keyframes, some, intrinsics)
             back, _ = self._induced(keyframes, [(j, i) for i, j in some], intrinsics)
             near = [j in in_time.near(i, count) for i, j in some]
@@ -148,7 +153,7 @@ class Edges:
                 measured |= edges
             for pair, target in zip(some, ahead, strict=True):
                 self._measured_with[pair] = self.graph.pages.keep(Induced(target.clone()))
-        self.graph.set_edges(pairs, measured)
+        self.graph.set_edges(done, measured)
 
     def _apart(self, number: int, count: int) -> list[int]:
         """Of the first keyframes those that are not of the same submap."""

@@ -178,3 +178,24 @@ def test_a_keyframe_without_edges_does_not_move() -> None:
     result = adjusted(state, edges, FIRST)
     torch.testing.assert_close(result.T_WC[3], state.T_WC[3])
     assert not result.depth[3].information.any()
+
+
+def test_an_adjustment_that_is_stopped_is_as_good_as_it_had_got(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    state, answers = start(), iter([False, False, True, True])
+    few = adjusted(state, measurements(), FIRST, iterations=2, relative_decrease=0.0)
+    stopped = bundle_adjust(
+        *(GRID, state, measurements(), FIRST, NONE, SETTINGS, MAPPING),
+        iterations=15,
+        relative_decrease=0.0,
+        stop=lambda: next(answers),
+    )
+    torch.testing.assert_close(stopped.T_WC, few.T_WC, rtol=0, atol=0)
+    at_once = bundle_adjust(
+        *(GRID, state, measurements(), FIRST, NONE, SETTINGS, MAPPING),
+        iterations=15,
+        stop=lambda: True,
+    )
+    torch.testing.assert_close(at_once.T_WC, state.T_WC)
+    assert not caplog.records

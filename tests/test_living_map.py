@@ -386,3 +386,12 @@ def test_a_map_that_sees_nothing_of_the_images_loses_them_all(
     assert report["states"] == {TrackState.LOST.value: 8}
     assert report["first_pose"] is None and report["share"] == 0
     assert TrackState.LOST not in SOLVED
+
+
+def test_in_a_hurry_no_more_pairs_are_measured() -> None:
+    made = made_map(around(6), sphere_depth).graph
+    before = made.edges()
+    with closing(Edges(PREDICTOR, made, Config())) as edges:
+        edges.hurry.set()
+        edges.measure(made.keyframes(), [(0, 1), (0, 5)], CAMERA.intrinsics)
+    assert made.edges().keys() == before.keys()

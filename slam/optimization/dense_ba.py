@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +52,7 @@ def bundle_adjust(
     relative_decrease: float | None = None,
     prior: Sequence[InverseDepth] | None = None,
     pages: Pages | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> BundleAdjustment:
     """Levenberg-Marquardt on poses and inverse depths (Teed & Deng 2021, Schur complement).
 
@@ -63,6 +64,7 @@ def bundle_adjust(
         relative_decrease: of the cost, at which it stops; None = as set.
         prior: N depths known beforehand, other than by these edges; None = none are.
         pages: keep what is large of the problem and the result; None = memory does.
+        stop: asked before each iteration; True = the last one is good enough.
     """
     pages = pages or Pages()
     low, high = _limits(state.depth)
@@ -73,7 +75,8 @@ def bundle_adjust(
     cost = problem.cost()
     taken, solvable = 0, iterations == 0
     for _ in range(TRIES * iterations):
-        if taken == iterations:
+        if taken == iterations or stop():
+            solvable = solvable or stop()
             break
         step = problem.motion(damping, settings.depth_damping)
         solvable = solvable or step.ok
