@@ -370,6 +370,19 @@ class Graph:
             return None
         return near[0], near[-1]
 
+    def copy(self) -> Graph:
+        """The same as it is now, to be read while this one goes on; nobody is told of it."""
+        with self._lock:
+            other = Graph(self._intrinsics, self.pages)
+            other._keyframes, other._submaps = [*self._keyframes], [*self._submaps]
+            other._edges = dict(self._edges)
+            other._edges_at = {number: set(edges) for number, edges in self._edges_at.items()}
+            other._records, other._order = dict(self._records), [*self._order]
+            other._frames_of = {number: [*frames] for number, frames in self._frames_of.items()}
+            other._readout, other._pinhole = self._readout, self._pinhole
+            other._frozen = self._frozen
+            return other
+
     def snapshot(self) -> Snapshot:
         """An immutable view of everything."""
         with self._lock:

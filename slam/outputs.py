@@ -140,9 +140,10 @@ def save(
     Of a map that was gone on with, only the map's files have more than this source's frames.
     Submaps that nothing ties to the map have files of their own, and no frame in the others.
     """
-    parts = parts_of(slam.graph, 0 if config.run.map else None)
+    now = slam.graph.copy()  # which goes on, in real time
+    parts = parts_of(now, 0 if config.run.map else None)
     graph, snapshot = parts[0].graph, parts[0].graph.snapshot()
-    records = tuple(r for r in slam.graph.records() if source_of(r.index) == 0)
+    records = tuple(r for r in now.records() if source_of(r.index) == 0)
     posed = [r for r in snapshot.records if source_of(r.index) == 0 and r.keyframe >= 0]
     trajectory = path_of(graph, posed)
     causal = trajectory_of([(t, T) for t, T, submap in notes.causal if submap == parts[0].name])
@@ -195,7 +196,7 @@ def _save_map(
     """The map's file, keyframes with dense depths, and the cloud of them all."""
     snapshot = graph.snapshot()
     with slam.timings.measure("dense map"):
-        pages = slam.graph.pages
+        pages = graph.pages
         grid, depths = densify(snapshot, slam.predictor.grid, config, pages)
     coarse, origin = slam.predictor.grid, Origin.of(source)
     with files.writing("map.slam") as path, slam.timings.measure("map file"):

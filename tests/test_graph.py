@@ -256,3 +256,26 @@ def test_points_at_infinity_do_not_tell_the_scale() -> None:
     assert scale_change(old, new) == pytest.approx(2.0)
     T_kf = torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0, 0.0, 1.0], dtype=torch.float64)
     assert rescaled(T_kf, old, new).tolist() == pytest.approx([2, 4, 6, 0, 0, 0, 1])
+
+
+def test_a_copy_stays_as_it_is_while_the_graph_goes_on() -> None:
+    graph, told = Graph((1.0, 1.0, 0.0, 0.0)), []
+    for number in range(2):
+        graph.add_keyframe(keyframe(number), submap=number)
+    graph.set_record(record(5, 1, 0.5))
+    flow = Correspondence(torch.zeros(4, 2), torch.ones(4))
+    graph.set_edges([(0, 1)], {(0, 1): flow})
+    graph.set_readout(0.02)
+    graph.observe(told.append)
+    copy = graph.copy()
+    pose = graph.T_WC(graph.record(5))
+    graph.adopt({1: posed(3.0, 0, 0)}, {}, joined={1: 0})
+    graph.set_edges([(0, 1)], {})
+    graph.set_record(record(6, 0, 0.5))
+    changes = len(told)
+    assert (len(copy), copy.readout, copy.submaps.several) == (2, 0.02, True)
+    assert copy.edges() == copy.edges_at([1]) == {(0, 1): flow}
+    assert [r.index for r in copy.records()] == [5]
+    assert torch.equal(copy.T_WC(copy.record(5)), pose)
+    copy.clear((2.0, 2.0, 0.0, 0.0))
+    assert len(graph) == 2 and len(told) == changes
