@@ -97,8 +97,7 @@ def encode(entry: Entry) -> tuple[str, Values]:
         case RecordSet(record):
             return "record", _record(record)
         case Cleared(intrinsics, first):
-            values = {"intrinsics": np.array(intrinsics), "first": np.array(first)}
-            return "cleared", values
+            return "cleared", {"intrinsics": np.array(intrinsics), "first": np.array(first)}
         case PinholeSet(known):
             return "pinhole", {"known": np.array(known)}
         case ReadoutSet(seconds):
@@ -337,8 +336,8 @@ def _published(said: Published) -> Values:
 
 def _to_published(values: Values) -> Published:
     T_WC = torch.from_numpy(values["T_WC"]) if "T_WC" in values else None
-    in_map = bool(values["in_map"])
-    return Published(float(values["time"]), T_WC, in_map, _to_submap(values))
+    seconds, in_map = float(values["time"]), bool(values["in_map"])
+    return Published(seconds, T_WC, in_map, _to_submap(values))
 
 
 def _to_submap(values: Values) -> int:
