@@ -54,7 +54,7 @@ def add_setting_arguments(command: argparse.ArgumentParser) -> None:
         "--memory-budget",
         metavar="SIZE",
         type=megabytes,
-        help="that the whole process stays under, e.g. 2GB; what the map has beyond it goes to the "
+        help="for the whole process, e.g. 2GB; what the map has beyond it goes to the "
         "disk (default: no limit)",
     )
 

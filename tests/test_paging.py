@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import random
@@ -353,3 +354,16 @@ def test_less_than_the_program_needs_is_told(run_cli: Command, tmp_path: Path) -
     source = cut_sample(tmp_path / "cut", range(3))
     result = run_cli("run", source, "--out", tmp_path / "out", "--memory-budget", "100MB")
     expect_one_line(result, "memory budget: wanted at least", "got 100 MB", "the program alone")
+
+
+def test_bench_speed_says_what_was_given_and_what_went_to_the_disk(
+    run_cli: Command, tmp_path: Path
+) -> None:
+    source, file = cut_sample(tmp_path / "cut", range(0, 40, 8)), tmp_path / "speed.json"
+    small = ["--set", "flow.long_side=160", "-q", "--json", file]
+    result = run_cli("bench", "speed", source, "--memory-budget", "3GB", *small)
+    assert result.code == 0 and "3000 MB were given; 0 MB on disk" in result.out
+    assert "MB by minutes of input:" in result.out
+    content = json.loads(file.read_text())
+    assert (content["budget_mb"], content["disk_mb"]) == (3000.0, 0.0)
+    assert content["resident"][0]["megabytes"] > 100 and content["keyframe_memory_mb"] is None
