@@ -91,7 +91,7 @@ class PointmapBackend(Backend):
             pairs = self._link(keyframes, new, *counts)
         self._calibrate(keyframes)
         keyframes = self._close_loops(keyframes, first)
-        window = range(max(0, number + 1 - settings.window), number + 1)
+        window = self._submaps.members(self._submaps.of(number), number + 1)[-settings.window :]
         far = [p for p in pairs if p[0] < window[0] and p in self._factors]
         if self._is_return(number, bool(far)):
             with self.timings.measure("backend return", number):
@@ -134,6 +134,8 @@ class PointmapBackend(Backend):
         self._finish_poses()
         if self._dense:
             super().finish()
+        elif self._submaps.several and not self.hurry.is_set() and self._join_last():
+            self._finish_poses()
 
     def _finish_poses(self) -> None:
         """The same for poses and scales alone."""
@@ -168,9 +170,9 @@ class PointmapBackend(Backend):
     def _adjust_poses(self, keyframes: Sequence[Keyframe], free: set[int]) -> Sequence[Keyframe]:
         """Pose graph of some keyframes and those linked to them; scales go into their points.
 
-        Args: free: numbers of those that move, but for the first and those that are frozen.
+        Args: free: numbers of those that move, but for each submap's first and what is frozen.
         """
-        free = {k for k in free if k >= max(1, self.graph.frozen)}
+        free = {k for k in free if k >= self.graph.frozen} - set(self._submaps.every)
         factors = [f for e, f in sorted(self._factors.items()) if free & set(e)]
         numbers = sorted({k for f in factors for k in (f.i, f.j)} | free)
         if not factors:

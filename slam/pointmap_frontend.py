@@ -72,6 +72,8 @@ class PointmapFrontend:
         self.bring_up_to_date = bring_up_to_date
         self.on_keyframe = on_keyframe
         self._lost: deque[Frame] = deque(maxlen=config.relocalization.retried)
+        self._lost_since: float | None = None  # s; None = it is not
+        self._lost_last: Frame | None = None  # the last one since then
         self._current = 0  # number of the keyframe tracked against
         self._seeking = False  # no image has been found in the map that was entered
         self._guess = NO_GUESS
@@ -90,11 +92,12 @@ class PointmapFrontend:
         attempt = self._attempt(self._current, frame)
         if attempt.lost(self.settings):
             return self._recover(frame)
+        self._found()
         return self._follow(frame, self._current, attempt, TrackState.TRACKED)
 
     def pose_early(self) -> None:
         """Tries the frames lost last once more, against the keyframes around them."""
-        for frame in self._lost:
+        for frame in [f for f in self._lost if self.graph.record(f.index).state not in SOLVED]:
             for number in nearest_in_time(self.graph.keyframes(), frame):
                 self._guess, self._last = NO_GUESS, None
                 attempt = self._attempt(number, frame)
@@ -146,9 +149,13 @@ class PointmapFrontend:
 
     def _attempt(self, number: int, frame: Frame) -> Attempt:
         """A try at a frame against a keyframe, from where the last frame was."""
-        keyframe, T_kf = self.graph.keyframe(number), identity()
+        T_kf = identity()
         if self._last is not None and self._last.keyframe == number:
             T_kf = self.graph.record(self._last.index).T_kf
+        return self._attempt_from(self.graph.keyframe(number), frame, T_kf)
+
+    def _attempt_from(self, keyframe: Keyframe, frame: Frame, T_kf: Tensor) -> Attempt:
+        """The same from a pose relative to the keyframe."""
         with self.timings.measure("predict"):
             pair = self.predictor.pair(keyframe.frame.features, frame.features, self._guess)
         with self.timings.measure("pose"):
@@ -210,11 +217,14 @@ class PointmapFrontend:
         own = attempt.found.searched
         pointmap = start_pointmap(own.X_C * float(T_kf[7]), own.confidence)
         T_WC = se3_mul(now.T_WC, sim3_to_se3(T_kf))
-        number = self._current = self.graph.add_keyframe(self._keyframe(frame, T_WC, pointmap))
+        keyframe, submap = self._keyframe(frame, T_WC, pointmap), self.graph.submaps.of(number)
+        number = self._current = self.graph.add_keyframe(keyframe, submap)
         self._guess = NO_GUESS
         step = self._store(_record(frame, state, number, identity(), None))
         self.on_keyframe(number)
         return step
+
+    # --- lost ---------------------------------------------------------------------------------
 
     def _recover(self, frame: Frame) -> Step:
         """Relocalises against the keyframes that look alike; failing that, the frame is lost."""
@@ -228,15 +238,46 @@ class PointmapFrontend:
             if attempt.verified(self.settings):
                 log.info("relocalised at frame %d against keyframe %d", frame.index, number)
                 self._current = number
+                self._found()
                 return self._follow(frame, number, attempt, TrackState.RELOCALISED)
-        self._lost.append(frame)
+        before, lost = self._lost_last, self._lose(frame, last)
+        since = frame.seconds if self._lost_since is None else self._lost_since
+        self._lost_since, self._lost_last = since, frame
+        patient = frame.seconds - since < self.config.relocalization.patience
+        if before is None or patient or self._seeking or self.graph.frozen:
+            return lost
+        return self._begin_submap(before, frame) or lost
+
+    def _found(self) -> None:
+        self._lost_since = self._lost_last = None
+
+    def _lose(self, frame: Frame, last: FrameRecord | None) -> Step:
+        """The frame stays where the last one was that had a pose; None = on nothing."""
         log.info("frame %d: lost", frame.index)
-        if last is None:  # it hangs on nothing
-            record = _record(frame, TrackState.LOST, -1, identity(), None)
-            self.graph.set_record(record)
-            return Step(record, None)
-        T_kf = self.graph.record(last.index).T_kf
-        return self._store(_record(frame, TrackState.LOST, last.keyframe, T_kf, None))
+        self._lost.append(frame)
+        number, T_kf = -1, identity()
+        if last is not None:
+            number, T_kf = last.keyframe, self.graph.record(last.index).T_kf
+        return self._store(_record(frame, TrackState.LOST, number, T_kf, None))
+
+    def _begin_submap(self, first: Frame, frame: Frame) -> Step | None:
+        """A new submap where the camera was seen last, of two lost frames that see the same."""
+        seen = self.predictor.single(first.features)
+        pointmap = start_pointmap(seen.X_C, seen.confidence)
+        if not (pointmap.confidence > 0).any():
+            return None
+        lost = self.graph.record(first.index)
+        T_WC = identity() if lost.keyframe < 0 else self.graph.T_WC(lost)
+        keyframe = self._keyframe(first, T_WC, pointmap)
+        attempt = self._attempt_from(keyframe, frame, identity())
+        if not attempt.verified(self.settings):
+            return None
+        number = self._current = self.graph.add_keyframe(keyframe, len(self.graph))
+        log.info("frame %d begins submap %d", first.index, number)
+        self._store(_record(first, TrackState.TRACKED, number, identity(), None))
+        self._found()
+        self.on_keyframe(number)
+        return self._follow(frame, number, attempt, TrackState.TRACKED)
 
     # --- records ------------------------------------------------------------------------------
 
@@ -250,7 +291,10 @@ class PointmapFrontend:
         self.graph.set_record(record)
         if record.state in SOLVED:
             self._last = record
-        return Step(record, self.graph.T_WC(record))
+        if record.keyframe < 0:
+            return Step(record, None)
+        submap = self.graph.submaps.of(record.keyframe)
+        return Step(record, self.graph.T_WC(record), submap)
 
 
 def _scaled(T_kf: Tensor, scale: float) -> Tensor:
