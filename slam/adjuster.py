@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from slam.adjustment import Adjusted, Part, closed_part, in_scale_of, last_part, whole_part
+from slam.adjustment import (
+    Adjusted,
+    Part,
+    closed_part,
+    in_scale_of,
+    last_part,
+    near_part,
+    whole_part,
+)
 from slam.config import Config
 from slam.frame import Correspondence, InverseDepth, Keyframe
 from slam.graph import Edge, Graph
@@ -134,6 +142,19 @@ class Adjuster:
         free = self.refine_focal and name == self._submaps.largest
         solved = self._solve(keyframes, part, iterations, free_focal=free)
         return self._adopt(keyframes, part, solved)
+
+    def _adjust_near(
+        self, keyframes: Sequence[Keyframe], ends: Sequence[int], iterations: int
+    ) -> Sequence[Keyframe]:
+        """A small submap as a whole; of a large one what is around some of its keyframes."""
+        name, count = self._submaps.of(ends[0]), self.config.bundle_adjustment.after_loop
+        members = self._submaps.members(name, len(keyframes))
+        if len(members) <= count:
+            return self._adjust_submap(keyframes, name, iterations)
+        part = near_part(self.graph, members, ends, count)
+        if not part.edges:
+            return keyframes
+        return self._adopt(keyframes, part, self._solve(keyframes, part, iterations))
 
     def _search_focal(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
         """The same from several focal lengths while the map is small; the one that costs least."""

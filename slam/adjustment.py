@@ -58,6 +58,26 @@ def last_part(graph: Graph, members: Sequence[int], window: int, anchors: int) -
     return Part(linked, edges, [k not in free for k in linked], [k not in moving for k in linked])
 
 
+def near_part(graph: Graph, members: Sequence[int], ends: Sequence[int], count: int) -> Part:
+    """A submap's keyframes that the fewest edges lead to from some move; the others stay.
+
+    Args:
+        members: the submap's keyframes, in order.
+        ends: those that it begins at.
+        count: how many move, at most.
+    """
+    known, moving, front = set(members), dict.fromkeys(ends), [*ends]
+    while front and len(moving) < count:
+        linked = {k for e in graph.edges_at(front) for k in e if k in known}
+        front = sorted(linked - moving.keys())
+        moving |= dict.fromkeys(front)
+    free = {k for k in [*moving][:count] if k >= graph.frozen and k != members[0]}
+    edges = {e: c for e, c in graph.edges_at(sorted(free)).items() if known >= set(e)}
+    linked = sorted({k for e in edges for k in e} | free)
+    stays = [k not in free for k in linked]
+    return Part(linked, edges, stays, stays)
+
+
 def closed_part(graph: Graph, numbers: Sequence[int]) -> Part:
     """Some keyframes and what was measured between them; all moves but the first pose."""
     known = set(numbers)

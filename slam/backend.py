@@ -175,7 +175,7 @@ class Backend(Adjuster):
                 pairs = sorted({(v.older, v.newer) for v in (*believed, *found.links)})
                 self.edges.measure_loops(keyframes, pairs, self._intrinsics)
                 if believed:
-                    keyframes = self._adjust_after_loop(keyframes)
+                    keyframes = self._adjust_after_loops(keyframes, believed)
                 keyframes, _ = self._join(
                     keyframes, self._joins.find(keyframes, number, self._submaps)
                 )
@@ -210,7 +210,7 @@ class Backend(Adjuster):
             del self._adjusted[before[2] :]
             return before[0], False
         log.info("submap %d is %.3f times as large in submap %d", join.gone, join.T[7], join.into)
-        return self._adjust_after_loop(keyframes), True
+        return self._adjust_after_loops(keyframes, believed), True
 
     def _join_last(self) -> bool:
         """Joins what is still apart and sees the same, with final depths; whether anything was."""
@@ -231,7 +231,7 @@ class Backend(Adjuster):
         keyframes, believed = self._bend(self.graph.keyframes(), loops)
         pairs = sorted({(v.older, v.newer) for v in believed})
         self.edges.measure_loops(keyframes, pairs, self._intrinsics)
-        self._adjust_after_loop(keyframes)
+        self._adjust_after_loops(keyframes, believed)
         self.publish()
 
     def verify(self, keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor | None:
@@ -269,7 +269,12 @@ class Backend(Adjuster):
         free = {k: solved.T_WC[n] for n, k in enumerate(members) if not fixed[n]}
         return self._moved(keyframes, free), believed
 
-    def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
-        """The last keyframe's submap moves, with the new edges."""
+    def _adjust_after_loops(
+        self, keyframes: Sequence[Keyframe], loops: Sequence[Loop]
+    ) -> Sequence[Keyframe]:
+        """Their submap moves, with the new edges; a large one around them."""
+        if not loops:
+            return keyframes
+        ends = dict.fromkeys(k for v in loops for k in (v.newer, v.older))
         iterations = self.config.bundle_adjustment.global_iterations
-        return self._adjust_submap(keyframes, self._submaps.of(len(keyframes) - 1), iterations)
+        return self._adjust_near(keyframes, [*ends], iterations)

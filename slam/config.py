@@ -201,6 +201,12 @@ class BundleAdjustmentSettings(Section):
     )
     iterations: int = setting(4, help="in the window", minimum=0)
     global_iterations: int = setting(6, help="of a global round", minimum=1)
+    after_loop: int = setting(
+        400,
+        unit="keyframes",
+        help="around a loop, that are adjusted at once; the rest at the end",
+        minimum=2,
+    )
     global_rounds: int = setting(2, help="with flow measured again", minimum=0)
     remeasure: float = setting(
         0.5, unit="px", help="induced flow change that measures an edge again", minimum=0.0

@@ -122,7 +122,7 @@ class PointmapBackend(Backend):
         seen = [Loop(o, n, T) for o, n in far if (T := self.verify(keyframes, o, n)) is not None]
         seen = [loop for loop in seen if self._loops.plausible(keyframes, loop)]
         keyframes, believed = self._bend(keyframes, seen)
-        return self._adjust_after_loop(keyframes) if believed else keyframes
+        return self._adjust_after_loops(keyframes, believed)
 
     def publish(self) -> None:
         """Hands what was found to the graph."""
@@ -210,9 +210,11 @@ class PointmapBackend(Backend):
         T_on[7] /= unit
         return T_on
 
-    def _adjust_after_loop(self, keyframes: Sequence[Keyframe]) -> Sequence[Keyframe]:
+    def _adjust_after_loops(
+        self, keyframes: Sequence[Keyframe], loops: Sequence[Loop]
+    ) -> Sequence[Keyframe]:
         """As the flow's where the camera is known; else nothing until the end, which is long."""
-        return super()._adjust_after_loop(keyframes) if self._dense else keyframes
+        return super()._adjust_after_loops(keyframes, loops) if self._dense else keyframes
 
     def _priors(self, keyframes: Sequence[Keyframe], part: Part) -> list[InverseDepth] | None:
         """What the pointmaps say of the depths."""

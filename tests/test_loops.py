@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from slam.adjustment import near_part
 from slam.config import Config, load_config
 from slam.evaluation import evaluate
-from slam.frame import Features, Frame, InverseDepth, Keyframe
+from slam.frame import Correspondence, Features, Frame, InverseDepth, Keyframe
+from slam.graph import Graph
 from slam.lie import se3_to_sim3, sim3_act, sim3_exp, sim3_inv, sim3_mul, sim3_to_se3
 from slam.loops import Found, Loop, LoopSearch
 from slam.places import Places
@@ -215,6 +217,23 @@ def test_what_the_map_knows_already_is_a_link_and_no_loop() -> None:
     found = search(truth, REVISITED, true_pairs(truth, truth))
     assert not any(f.loops for f in found)
     assert {v.newer for f in found for v in f.links} == set(REVISITED)
+
+
+def test_around_a_loop_the_nearest_by_edges_move() -> None:
+    """A chain of ten whose ends see the same; the first pose and what is frozen stay."""
+    graph = Graph((1.0, 1.0, 0.0, 0.0))
+    for one in circle()[:10]:
+        graph.add_keyframe(one)
+    none = Correspondence(torch.zeros(4, 2), torch.zeros(4))
+    pairs = [*((k, k + 1) for k in range(9)), (0, 9)]
+    graph.set_edges(pairs, {e: none for i, j in pairs for e in ((i, j), (j, i))})
+    part = near_part(graph, range(10), [9, 0], 5)
+    moving = [k for k, stays in zip(part.numbers, part.fixed, strict=True) if not stays]
+    assert (part.numbers, moving) == ([0, 1, 2, 3, 7, 8, 9], [1, 2, 8, 9])
+    assert part.held == part.fixed
+    assert part.edges.keys() == {
+        e for i, j in pairs if {i, j} & {*moving} for e in ((i, j), (j, i))
+    }
 
 
 # --- on images -----------------------------------------------------------------------------------

@@ -376,17 +376,19 @@ NB_MODULE(_slam_native, m) {
   m.def("match_rays", &match_rays);
   m.def("refine_matches", &refine_matches);
   nb::class_<DenseInputs>(m, "DenseInputs")
-      .def("__init__", [](DenseInputs* self, int begin, HostArray<const double, -1, 7> T_CW, Ints edge,
-                          HostArray<const bool, -1> fixed, Rows inverse_depth, Rows prior,
-                          Rows prior_weight, Array<const float, -1, -1, 2> target, Rows weight,
-                          Pairs pixel, const Pinhole& camera, float huber, float outlier,
-                          bool refine_focal) {
-        new (self) DenseInputs{begin, T_CW,   edge,  fixed,  inverse_depth, prior,   prior_weight, target,
-                               weight, pixel, camera, huber,         outlier, refine_focal};
+      .def("__init__", [](DenseInputs* self, int begin, HostArray<const double, -1, 7> T_CW,
+                          Ints edge, HostArray<const bool, -1> fixed, Rows inverse_depth,
+                          Rows prior, Rows prior_weight, Array<const float, -1, -1, 2> target,
+                          Rows weight, Pairs pixel, const Pinhole& camera, float huber,
+                          float outlier, bool refine_focal) {
+        new (self) DenseInputs{begin,  T_CW,   edge,  fixed,  inverse_depth, prior,   prior_weight,
+                               target, weight, pixel, camera, huber,         outlier, refine_focal};
       });
   nb::class_<DenseReduction>(m, "DenseReduction")
-      .def("__init__", [](DenseReduction* self,
-                          const DenseInputs& inputs) { new (self) DenseReduction(inputs.problem()); })
+      .def("__init__",
+           [](DenseReduction* self, const DenseInputs& inputs) {
+             new (self) DenseReduction(inputs.problem());
+           })
       .def("add", &add_part)
       .def("solve", &solve_parts);
   m.def("dense_ba_cost", &dense_cost);

@@ -21,8 +21,8 @@ std::vector<int> first_edges(const DenseProblem& p) {
 
 // The keyframes of a part with their edges' relative motions. Edges count from the part's first.
 struct Layout {
-  int begin;               // first keyframe of the part
-  std::vector<int> first;  // of each keyframe of the part, and of the one after it
+  int begin;                     // first keyframe of the part
+  std::vector<int> first;        // of each keyframe of the part, and of the one after it
   std::vector<double> adjoints;  // [edges, 36] of T_ji
   std::vector<DenseEdge> edges;
   std::vector<DenseKeyframe> frames;
@@ -44,8 +44,8 @@ struct Layout {
     for (int n = 0; n < p.end - p.begin; ++n) frames.push_back(frame(p, n, depth_damping));
   }
 
-  // Gives each edge of the part's keyframe n its columns of E: own ones where j moves; where only i moves,
-  // all such edges share those of i's twist. Returns how many blocks of columns there are.
+  // Gives each edge of the part's keyframe n its columns of E: own ones where j moves; where only i
+  // moves, all such edges share those of i's twist. Returns how many blocks of columns there are.
   int place_blocks(const DenseProblem& p, int n) {
     int blocks = 0;
     bool shared = false;
@@ -356,8 +356,7 @@ void dense_ba_update(const DenseProblem& part, const DenseOptions& options, cons
   std::vector<DenseUpdate> updates;
   for (size_t n = 0; n < layout.frames.size(); ++n)
     updates.push_back({relative.data() + 6 * size_t(layout.first[n]), float(log_focal),
-                       options.minimum, options.maximum,
-                       inverse_depth + part.pixels * int64_t(n)});
+                       options.minimum, options.maximum, inverse_depth + part.pixels * int64_t(n)});
   device.update(layout.frames, updates);
 }
 
