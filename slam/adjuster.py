@@ -260,7 +260,7 @@ class Adjuster:
         self, keyframes: Sequence[Keyframe], part: Part, result: BundleAdjustment
     ) -> Sequence[Keyframe]:
         """Keeps the result for publishing; returns the keyframes with it."""
-        if sum(part.fixed) < 2:
+        if sum(part.fixed) < 2 and not any(part.held):
             before = [keyframes[k].T_WC for k in part.numbers]
             result = in_scale_of(before, result, self.graph.pages)
         newest = len(keyframes) - 1

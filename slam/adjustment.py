@@ -74,8 +74,9 @@ def near_part(graph: Graph, members: Sequence[int], ends: Sequence[int], count: 
     free = {k for k in [*moving][:count] if k >= graph.frozen and k != members[0]}
     edges = {e: c for e, c in graph.edges_at(sorted(free)).items() if known >= set(e)}
     linked = sorted({k for e in edges for k in e} | free)
-    stays = [k not in free for k in linked]
-    return Part(linked, edges, stays, stays)
+    held = [k not in free for k in linked]
+    fixed = held if any(held) else [k == linked[0] for k in linked]
+    return Part(linked, edges, fixed, held)
 
 
 def closed_part(graph: Graph, numbers: Sequence[int]) -> Part:

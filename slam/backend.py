@@ -215,15 +215,18 @@ class Backend(Adjuster):
     def _join_last(self) -> bool:
         """Joins what is still apart and sees the same, with final depths; whether anything was."""
         self.places.take(self.graph.keyframes())
-        done = False
+        done, refused = False, set[tuple[int, int]]()
         while True:
-            keyframes = self.graph.keyframes()
-            join = self._joins.find_last(keyframes, self._submaps)
-            _, joined = self._join(keyframes, join)
-            if not joined:
+            keyframes, stop = self.graph.keyframes(), self.hurry.is_set
+            join = self._joins.find_last(keyframes, self._submaps, refused, stop)
+            if join is None:
                 return done
-            self.publish()
-            done = True
+            _, joined = self._join(keyframes, join)
+            if joined:
+                self.publish()
+                done = True
+            else:
+                refused.add((join.into, join.gone))
 
     def tie(self, loops: Sequence[Loop]) -> None:
         """Mends the map by loops that are believed, and publishes it."""

@@ -346,8 +346,9 @@ class Frontend(Whereabouts):
         self.bring_up_to_date()
         self._guess = NO_GUESS
         self._velocity = identity()
+        keyframes = self.graph.keyframes()
         with self.timings.measure("relocalise"):
-            found = self._relocaliser.find(self.graph.keyframes(), frame, self.graph.intrinsics)
+            found = self._relocaliser.find(keyframes, frame, self.graph.intrinsics)
         if found is None:
             lost = self._lose(frame, number)
             may_begin = not (self._ending or self._on_trial or self.graph.frozen)
@@ -356,7 +357,7 @@ class Frontend(Whereabouts):
         number, state = found.keyframe, TrackState.RELOCALISED
         if self._on_trial and self.graph.submaps.of(number) != self.graph.submaps.of(self._current):
             self._discard()  # so soon it led nowhere
-        return self._add_keyframe(frame, number, self.graph.keyframe(number), found.T_fk, state)
+        return self._add_keyframe(frame, number, keyframes[number], found.T_fk, state)
 
     def _lose(self, frame: Frame, number: int) -> Step:
         """The frame stays where the last one was. Args: number: see `_recover`."""

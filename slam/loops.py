@@ -105,7 +105,7 @@ class LoopSearch:
         new = [v for v in verified if v not in known and self.plausible(keyframes, v, submaps)]
         self._votes = [v for v in self._votes if number - v.loop.newer <= self.exclude]
         self._votes += [Vote(v, keyframes[v.older].depth, keyframes[v.newer].depth) for v in new]
-        return Found(tuple(self._believed(keyframes, number)), tuple(known))
+        return Found(tuple(self._believed(keyframes, number, submaps)), tuple(known))
 
     def _candidates(
         self,
@@ -121,12 +121,13 @@ class LoopSearch:
         near = {k + d for k in linked for d in range(-self.exclude, self.exclude + 1)}
         return [n for n in same[: self.most] if n not in near]
 
-    def _believed(self, keyframes: Sequence[Keyframe], number: int) -> list[Loop]:
+    def _believed(self, keyframes: Sequence[Keyframe], number: int, submaps: Submaps) -> list[Loop]:
         """The largest set of votes that say the same as one of this keyframe, if large enough.
 
         Votes of one keyframe alone do not count: what misled one would mislead the others.
         """
-        votes = [vote.now(keyframes) for vote in self._votes]
+        of, votes = submaps.of, [vote.now(keyframes) for vote in self._votes]
+        votes = [v for v in votes if of(v.older) == of(v.newer) == of(number)]
         best = agreeing(keyframes, votes, self.settings, number)
         if best:
             self._votes = []
@@ -164,12 +165,12 @@ def agreeing(
 ) -> list[Loop]:
     """The largest set of votes that say the same as one of them; none where they are too few.
 
-    Args: number: the newer keyframe of that one; None = any.
+    Args: number: a keyframe of that one; None = any.
     """
     corrections = [correction(keyframes, v) for v in votes]
     best: list[Loop] = []
     for one, its in zip(votes, corrections, strict=True):
-        if number is not None and one.newer != number:
+        if number is not None and number not in (one.older, one.newer):
             continue
         back = sim3_inv(its)
         same = [

@@ -103,5 +103,5 @@ def move(graph: Graph, numbers: Sequence[int], T: Tensor) -> None:
 
 def _saved(slam: Slam, first: SavedMap) -> SavedMap:
     config, grid = slam.config, slam.predictor.grid
-    dense = densify(slam.graph.snapshot(), grid, config)
+    dense = densify(slam.graph.snapshot(), grid, config, slam.graph.pages)
     return SavedMap.from_graph(slam.graph, first.origin, config, grid, dense)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,13 +42,25 @@ class Files:
         except OSError as error:
             self.unwritten[name] = error.strerror or str(error)
 
-    def remove_numbered(self, last: int) -> None:
-        """Removes files of submaps, numbered beyond the last one, that were written before."""
-        for pattern in ("trajectory-*.txt", "map-*.slam"):
-            for path in self.folder.glob(pattern):
-                number = path.stem.rpartition("-")[2]
-                if number.isdigit() and int(number) > last:
-                    path.unlink()
+    def remove_earlier(self, written: Collection[str], keep: str) -> None:
+        """Removes files of submaps that an earlier run left here, as its report lists them.
+
+        Args:
+            written: names that are this run's.
+            keep: path of a file that stays all the same.
+        """
+        for name in self._earlier() - set(written):
+            with self.writing(name) as path:
+                if path.resolve() != Path(keep).resolve():
+                    path.unlink(missing_ok=True)
+
+    def _earlier(self) -> set[str]:
+        try:
+            submaps = json.loads((self.folder / "report.json").read_text()).get("submaps", [])
+            names = {str(part[kind]) for part in submaps for kind in ("trajectory", "map")}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return set()  # there is none, or it is nobody's
+        return {name for name in names if Path(name).name == name and "-" in name}
 
     def complaint(self) -> str:
         """What could not be written and why, in one line; empty = everything was."""

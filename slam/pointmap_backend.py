@@ -120,7 +120,7 @@ class PointmapBackend(Backend):
     def _return(self, keyframes: Sequence[Keyframe], far: Sequence[Edge]) -> Sequence[Keyframe]:
         """Spreads over all keyframes what links to older ones tell."""
         seen = [Loop(o, n, T) for o, n in far if (T := self.verify(keyframes, o, n)) is not None]
-        seen = [loop for loop in seen if self._loops.plausible(keyframes, loop)]
+        seen = [loop for loop in seen if self._loops.plausible(keyframes, loop, self._submaps)]
         keyframes, believed = self._bend(keyframes, seen)
         return self._adjust_after_loops(keyframes, believed)
 

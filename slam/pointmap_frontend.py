@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -90,7 +91,8 @@ class PointmapFrontend:
         if self._seeking:
             return self._seek(frame)
         attempt = self._attempt(self._current, frame)
-        if attempt.lost(self.settings):
+        doubtful = self._lost_since is not None and not attempt.verified(self.settings)
+        if doubtful or attempt.lost(self.settings):
             return self._recover(frame)
         self._found()
         return self._follow(frame, self._current, attempt, TrackState.TRACKED)
@@ -277,6 +279,7 @@ class PointmapFrontend:
         self._store(_record(first, TrackState.TRACKED, number, identity(), None))
         self._found()
         self.on_keyframe(number)
+        attempt = replace(attempt, keyframe=self.graph.keyframe(number))
         return self._follow(frame, number, attempt, TrackState.TRACKED)
 
     # --- records ------------------------------------------------------------------------------

@@ -40,11 +40,12 @@ def save_submaps(
         poses = source.to_source_convention(path_of(part.graph, part.posed))
         with files.writing(f"trajectory{suffix}.txt") as path:
             write_tum(path, poses)
-        dense = densify(part.graph.snapshot(), slam.predictor.grid, config)
+        dense = densify(part.graph.snapshot(), slam.predictor.grid, config, part.graph.pages)
         grid, origin = slam.predictor.grid, Origin.of(source)
         with files.writing(f"map{suffix}.slam") as path:
             save_map(path, SavedMap.from_graph(part.graph, origin, config, grid, dense))
-    files.remove_numbered(len(parts))
+    names = [one[kind] for one in said for kind in ("trajectory", "map")]
+    files.remove_earlier(names, config.run.map)
     return said
 
 

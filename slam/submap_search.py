@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -17,7 +17,7 @@ from slam.submaps import Submaps
 
 log = logging.getLogger(__name__)
 
-MOST_VOTES = 40  # kept of two submaps, the last ones
+MOST_VOTES = 60  # that are kept, the last ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +57,37 @@ class SubmapSearch:
             return None
         return self._agreed(keyframes, submaps, number, range(number))
 
-    def find_last(self, keyframes: Sequence[Keyframe], submaps: Submaps) -> Join | None:
-        """Seeks all keyframes but the largest submap's, as they are now, in the other submaps."""
+    def find_last(
+        self,
+        keyframes: Sequence[Keyframe],
+        submaps: Submaps,
+        refused: Container[tuple[int, int]],
+        stop: Callable[[], bool],
+    ) -> Join | None:
+        """Seeks all keyframes but the largest submap's, as they are now, in the other submaps.
+
+        Args:
+            refused: names of two, the older first, that could not be joined.
+            stop: asked before each keyframe; True = what was not found by now is not sought.
+        """
         self._votes = []
         for number in range(len(keyframes)):
+            if stop():
+                return None
             if submaps.of(number) != submaps.largest:
-                found = self._agreed(keyframes, submaps, number, range(len(keyframes)))
+                every = range(len(keyframes))
+                found = self._agreed(keyframes, submaps, number, every, refused)
                 if found is not None:
                     return found
         return None
 
     def _agreed(
-        self, keyframes: Sequence[Keyframe], submaps: Submaps, number: int, among: Iterable[int]
+        self,
+        keyframes: Sequence[Keyframe],
+        submaps: Submaps,
+        number: int,
+        among: Iterable[int],
+        refused: Container[tuple[int, int]] = (),
     ) -> Join | None:
         """The votes that say the same, with those of one keyframe more, where they are enough.
 
@@ -77,10 +96,11 @@ class SubmapSearch:
         own = submaps.of(number)
         others = {n for n in among if submaps.of(n) != own}
         seen = self._look(keyframes, number, others)
-        for other in sorted({submaps.of(n) for n in seen}):
-            into, gone = sorted((own, other))
+        for into, gone in sorted({(min(own, n), max(own, n)) for n in map(submaps.of, seen)}):
+            if (into, gone) in refused:
+                continue
             told = self._told(keyframes, submaps, into, gone)
-            believed = agreeing(keyframes, told, self.settings)
+            believed = agreeing(keyframes, told, self.settings, number)
             if len({v.older for v in believed}) >= 2:
                 return Join(into, gone, tuple(believed), correction(keyframes, believed[0]))
         return None
@@ -88,25 +108,29 @@ class SubmapSearch:
     def _look(self, keyframes: Sequence[Keyframe], number: int, others: set[int]) -> set[int]:
         """Adds the votes of a keyframe and some others; returns which of those had one."""
         alike = self.places.similar(keyframes[number].frame, len(keyframes))
+        asked = {(v.loop.older, v.loop.newer) for v in self._votes}
         seen: set[int] = set()
         for other in [c.number for c in alike if c.number in others][: self.most]:
             older, newer = min(number, other), max(number, other)
+            if (older, newer) in asked:
+                continue
             T_on = self.verify(keyframes, older, newer)
             if T_on is not None:
                 log.info("keyframes %d and %d, of two submaps, see the same", older, newer)
                 ends = keyframes[older].depth, keyframes[newer].depth
                 self._votes.append(Vote(Loop(older, newer, T_on), *ends))
                 seen.add(other)
+        del self._votes[:-MOST_VOTES]
         return seen
 
     def _told(
         self, keyframes: Sequence[Keyframe], submaps: Submaps, into: int, gone: int
     ) -> list[Loop]:
-        """The last votes of two submaps, as how the second lies in the first."""
+        """The votes of two submaps, as how the second lies in the first."""
         told = [vote.now(keyframes) for vote in self._votes]
         told = [v if submaps.of(v.older) < submaps.of(v.newer) else turned(v) for v in told]
         ends = into, gone
-        return [v for v in told if (submaps.of(v.older), submaps.of(v.newer)) == ends][-MOST_VOTES:]
+        return [v for v in told if (submaps.of(v.older), submaps.of(v.newer)) == ends]
 
 
 def turned(loop: Loop) -> Loop:

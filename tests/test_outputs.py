@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,3 +92,22 @@ def test_files_of_one_reason_are_named_together(tmp_path: Path) -> None:
     assert "could not write a, c (full); b (forbidden);" in files.complaint()
     with pytest.raises(ValueError), files.writing("e"):
         raise ValueError  # no matter of the disk
+
+
+def test_only_what_an_earlier_run_lists_as_its_own_is_removed(tmp_path: Path) -> None:
+    names = ["map-2.slam", "trajectory-2.txt", "map-3.slam", "map-2025.slam", "trajectory-7.txt"]
+    for name in names:
+        (tmp_path / name).touch()
+    parts = [
+        {"trajectory": "trajectory.txt", "map": "map.slam"},
+        {"trajectory": "trajectory-2.txt", "map": "map-2.slam"},
+        {"trajectory": "../trajectory-7.txt", "map": "map-3.slam"},
+    ]
+    report = tmp_path / "report.json"
+    report.write_text(json.dumps({"submaps": parts}))
+    Files(tmp_path).remove_earlier(["trajectory-2.txt"], keep=str(tmp_path / "map-3.slam"))
+    left = {"trajectory-2.txt", "map-3.slam", "map-2025.slam", "trajectory-7.txt", "report.json"}
+    assert {p.name for p in tmp_path.iterdir()} == left
+    report.write_text("[3]")
+    Files(tmp_path).remove_earlier([], keep="")
+    assert {p.name for p in tmp_path.iterdir()} == left

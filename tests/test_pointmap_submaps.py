@@ -99,3 +99,15 @@ def test_a_camera_that_sees_nothing_twice_begins_no_submap() -> None:
     order = [*SEEN, 130, 30, 160, 60, 120, 20, 150, 50]
     graph = played(order, impatient()).slam.graph
     assert not graph.submaps.several
+
+
+def test_a_memory_budget_changes_nothing() -> None:
+    order = [*SEEN[::2], *UNSEEN]
+    poses = []
+    for budget in (None, 8000.0):
+        config = impatient()
+        config = replace(config, run=replace(config.run, memory_budget=budget))
+        graph = played(order, config).slam.graph
+        assert graph.submaps.several
+        poses.append(torch.stack([graph.T_WC(r) for r in graph.records()]))
+    assert torch.equal(*poses)

@@ -155,7 +155,7 @@ def test_the_work_for_a_keyframe_does_not_grow(monkeypatch: pytest.MonkeyPatch) 
 
         return solving
 
-    for name, place in (("backend.bundle_adjust", 3), ("pointmap_backend.optimise_pose_graph", 3)):
+    for name, place in (("adjuster.bundle_adjust", 3), ("pointmap_backend.optimise_pose_graph", 3)):
         module, function = name.split(".")
         solve = {"bundle_adjust": bundle_adjust, "optimise_pose_graph": optimise_pose_graph}
         monkeypatch.setattr(f"slam.{module}.{function}", counted(solve[function], place))

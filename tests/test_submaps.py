@@ -13,26 +13,21 @@ import pytest
 import torch
 from graph_state import differences, state_of
 from sequences import OUTPUTS, cut_sample
-from test_loops import AllAlike, keyframe
-from torch import Tensor
+from test_loops import keyframe
 
 from slam.changes import Change
 from slam.config import Config, load_config
 from slam.evaluation import evaluate
-from slam.frame import SOLVED, Correspondence, FrameRecord, Image, Keyframe, Step, TrackState
+from slam.frame import SOLVED, Correspondence, FrameRecord, Image, Step, TrackState
 from slam.graph import Graph
 from slam.initialization import identity
 from slam.journal_records import Commit, Published, apply, decode, encode, to_commit
-from slam.lie import se3_to_sim3, sim3_exp, sim3_inv, sim3_mul, sim3_to_se3
-from slam.loops import Verify
 from slam.record_file import RecordReader
 from slam.refinement import fill_gaps
-from slam.rescaling import rescaled_keyframe
 from slam.run import resume, run
 from slam.saved_map import load_map
 from slam.session import JOURNAL
 from slam.sources import open_source
-from slam.submap_search import Join, SubmapSearch
 from slam.submaps import Submaps
 from slam.system import Slam
 from slam.trajectory import Trajectory, read_trajectory
@@ -271,89 +266,6 @@ def test_a_journal_has_what_became_of_submaps() -> None:
     for change in told:
         apply(decode(*encode(change), lambda _: features), again)  # type: ignore[arg-type]
     assert again.submaps == graph.submaps == Submaps((0, 0, 0))
-
-
-# --- recognition ---------------------------------------------------------------------------------
-
-WORLD = torch.tensor([1.5, -2.0, 3.0, 0.4, 2.5, -0.3, 0.7], dtype=torch.float64)  # of the second
-
-
-@dataclass(frozen=True, slots=True)
-class TwoWorlds:
-    """Ten keyframes of one path, the last five of them in a world of their own."""
-
-    keyframes: list[Keyframe]
-    T: Tensor  # [8] Sim(3) from the second world to the first
-
-    def verify(self, _: Sequence[Keyframe], older: int, newer: int) -> Tensor:
-        T = self.T_WC
-        return sim3_mul(sim3_inv(T[older]), T[newer])
-
-    @property
-    def T_WC(self) -> Tensor:
-        own = [se3_to_sim3(k.T_WC) for k in self.keyframes]
-        return torch.stack([*own[:5], *(sim3_mul(self.T, T) for T in own[5:])])
-
-
-@pytest.fixture(params=["the newer looks at the older", "the other way round"])
-def worlds(request: pytest.FixtureRequest) -> tuple[TwoWorlds, Submaps]:
-    keyframes = []
-    T = sim3_exp(WORLD)
-    for number in range(10):
-        T_WC = sim3_exp(torch.tensor([0.3 * number, 0.1, 0, 0, 0.05 * number, 0, 0]).double())
-        one = keyframe(number, sim3_to_se3(T_WC))
-        if number >= 5:
-            there = sim3_mul(sim3_inv(T), T_WC)
-            one = rescaled_keyframe(one, sim3_to_se3(there), float(1 / T[7]))
-        keyframes.append(one)
-    names = (0,) * 5 + (5,) * 5
-    if request.param != "the newer looks at the older":  # the later keyframes are of submap 0
-        names = (5,) * 5 + (0,) * 5
-        T = sim3_inv(T)
-    return TwoWorlds(keyframes, sim3_exp(WORLD)), Submaps(names)
-
-
-def found(
-    worlds: tuple[TwoWorlds, Submaps],
-    alike: dict[int, Sequence[int]],
-    verify: Verify | None = None,
-) -> Join | None:
-    """What the last keyframes find, each in turn."""
-    world, submaps = worlds
-    search = SubmapSearch(AllAlike(Config(), alike), Config(), verify or world.verify)
-    joins = [search.find(world.keyframes[: n + 1], n, Submaps(submaps.names[: n + 1]))
-             for n in range(10)]  # fmt: skip
-    return next((j for j in joins if j), None)
-
-
-def test_two_worlds_that_share_a_place_are_put_together(
-    worlds: tuple[TwoWorlds, Submaps],
-) -> None:
-    join = found(worlds, {6: (1, 2), 7: (2, 3), 8: (3, 4)})
-    assert join is not None and (join.into, join.gone) == (0, 5)
-    wanted = worlds[0].T if worlds[1].of(0) == 0 else sim3_inv(worlds[0].T)
-    assert torch.allclose(join.T, wanted)
-    assert all(worlds[1].of(v.older) == 0 for v in join.loops)
-
-
-@pytest.mark.parametrize("alike", [{7: (1, 2, 3)}, {6: (2,), 7: (2,), 8: (2,)}])
-def test_one_keyframe_at_either_end_is_not_believed(
-    worlds: tuple[TwoWorlds, Submaps], alike: dict[int, Sequence[int]]
-) -> None:
-    assert found(worlds, alike) is None
-
-
-def test_votes_that_differ_by_scale_alone_are_not_believed(
-    worlds: tuple[TwoWorlds, Submaps],
-) -> None:
-    sizes = iter(np.linspace(0.5, 2.0, 6))
-
-    def verify(keyframes: Sequence[Keyframe], older: int, newer: int) -> Tensor:
-        T = worlds[0].verify(keyframes, older, newer)
-        T[7] *= next(sizes)
-        return T
-
-    assert found(worlds, {6: (1, 2), 7: (2, 3), 8: (3, 4)}, verify) is None
 
 
 # --- killed --------------------------------------------------------------------------------------
