@@ -226,6 +226,7 @@ def test_half_precision_is_close_and_leaves_the_heads(head: str) -> None:
     assert all(value.dtype == torch.float32 for value in exact.place("cpu").parameters())
 
 
+@pytest.mark.slow
 def test_compiled_parts_give_the_same() -> None:
     """Traced in whole, without a code generator, which not every machine has."""
     plain, traced = random_network(), random_network().compile_parts("eager")

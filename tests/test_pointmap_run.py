@@ -49,7 +49,7 @@ def saved(network: nn.Module, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("calibration", ["auto", "none"])
+@pytest.mark.parametrize("calibration", ["auto", pytest.param("none", marks=pytest.mark.slow)])
 def test_the_simulated_network_gives_a_path_right_to_one_in_ten_thousand(
     sequence: Path, tmp_path: Path, run_cli: Command, calibration: str
 ) -> None:

@@ -196,6 +196,7 @@ def test_working_images_too_large_for_it_are_refused() -> None:
 # --- the system ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["raft", "mixed"])
 def test_a_run_with_learned_flow_poses_every_frame(
     weights: Path, tmp_path: Path, method: str

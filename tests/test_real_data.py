@@ -29,6 +29,7 @@ def test_living_room(slam_data: Path, tmp_path: Path, run_cli: Command) -> None:
     check_trajectory(run_on(run_cli, slam_data / "icl_living_room_kt3", tmp_path / "out"), 0.003)
 
 
+@pytest.mark.slow
 def test_a_part_of_freiburg1_xyz(slam_data: Path, tmp_path: Path, run_cli: Command) -> None:
     source = slam_data / "rgbd_dataset_freiburg1_xyz"
     check_trajectory(run_on(run_cli, source, tmp_path / "out", "--end", "150"), 0.0085)

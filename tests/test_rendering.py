@@ -168,7 +168,7 @@ def _reproject(
     return landed, inside & (np.abs(there - X_b[..., 2]) < 0.02 * X_b[..., 2])
 
 
-@pytest.mark.parametrize("rows", [1, 7, 96, 1000])
+@pytest.mark.parametrize("rows", [pytest.param(1, marks=pytest.mark.slow), 7, 96, 1000])
 def test_the_size_of_the_chunks_does_not_matter(room: Scene, rows: int) -> None:
     view = camera_at((1.2, 0.9, 1.3), (3.0, 4.0, 1.2))
     whole = render(room, CAMERA, *SIZE, view)
@@ -177,6 +177,7 @@ def test_the_size_of_the_chunks_does_not_matter(room: Scene, rows: int) -> None:
     assert (whole.rgb - parts.rgb).abs().max() < 2e-3
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_room_and_another_seed_another() -> None:
     view = camera_at((1.2, 0.9, 1.3), (3.0, 4.0, 1.2))
     first, again, other = (

@@ -113,6 +113,7 @@ def test_the_maps_picture_shows_the_room_and_is_small(sample_run: Path) -> None:
     assert empty.mean() < 0.4
 
 
+@pytest.mark.slow
 def test_without_bundle_adjustment_the_sample_drifts(
     sample_run: Path, tmp_path: Path, run_cli: Command
 ) -> None:
@@ -134,6 +135,7 @@ def test_runs_are_bit_identical_for_one_and_two_threads(tmp_path: Path, run_cli:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_config_is_the_same_for_all_sources_but_for_the_source(
     sample_run: Path, tmp_path: Path, run_cli: Command
 ) -> None:
@@ -160,6 +162,7 @@ def test_real_time_poses_frames_as_they_come(tmp_path: Path, run_cli: Command) -
     assert report["ate"]["sim3_rmse"] < 0.03 * report["ate"]["path_length"]
 
 
+@pytest.mark.slow
 def test_uncalibrated_run_finds_the_focal_length(tmp_path: Path, run_cli: Command) -> None:
     out = tmp_path / "uncalibrated"
     arguments = ("--calib", "none", "--end", "150", "--out", out, "-q")
@@ -169,7 +172,7 @@ def test_uncalibrated_run_finds_the_focal_length(tmp_path: Path, run_cli: Comman
     assert report["focal"]["sigma_pixels"] > 0
 
 
-@pytest.mark.parametrize("after", [4.0, 7.1])
+@pytest.mark.parametrize("after", [4.0, pytest.param(7.1, marks=pytest.mark.slow)])
 def test_interrupt_saves_and_exits_130(tmp_path: Path, after: float) -> None:
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -302,7 +305,9 @@ def test_pure_rotation_makes_no_map(tmp_path: Path, run_cli: Command) -> None:
     expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "no map")
 
 
-@pytest.mark.parametrize("level", [0, 255], ids=["black", "white"])
+@pytest.mark.parametrize(
+    "level", [0, pytest.param(255, marks=pytest.mark.slow)], ids=["black", "white"]
+)
 def test_black_or_white_stretch_is_lost_then_recovered(
     tmp_path: Path, run_cli: Command, level: int
 ) -> None:

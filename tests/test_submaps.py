@@ -153,6 +153,7 @@ def test_what_was_published_in_another_world_is_not_in_the_causal_path(returned:
     assert returned.error("trajectory_causal.txt") < 0.03
 
 
+@pytest.mark.slow
 def test_maps_that_share_nothing_are_saved_side_by_side(away: Run) -> None:
     report = away.report
     sizes = [s["frames"] for s in report["submaps"]]
@@ -187,6 +188,7 @@ def test_a_frame_lost_between_two_worlds_is_where_the_nearer_one_is(away: Run) -
 # --- discarded starts ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_discarded_start_leaves_the_other_submaps_as_they_were(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
