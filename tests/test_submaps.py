@@ -170,6 +170,7 @@ def test_maps_that_share_nothing_are_saved_side_by_side(away: Run) -> None:
     assert not both[0] & both[1]
 
 
+@pytest.mark.slow
 def test_a_frame_lost_between_two_worlds_is_where_the_nearer_one_is(away: Run) -> None:
     graph, (a, b) = Graph((100.0, 100.0, 50.0, 50.0)), (identity(), identity())
     b[0] = 8.0
