@@ -15,7 +15,6 @@ from slam.frame import Image
 from slam.sources.calibration import UNCALIBRATED, Calibration
 from slam.sources.camera import CameraStream
 from slam.sources.capture import Shot
-from slam.sources.recorded import Recorder
 
 CALIBRATION = SAMPLE / "calibration.yaml"
 
@@ -60,14 +59,14 @@ class Scripted:
         """Nothing is held."""
 
 
-def stream_of(device: Scripted, recorder: Recorder | None = None) -> CameraStream:
+def stream_of(device: Scripted) -> CameraStream:
     """Images that count up; their colour is what the script says."""
     count = iter(range(10_000))
 
     def take_in(raw: np.ndarray, time: float) -> Image:
         return Image(next(count), time, time, torch.from_numpy(raw))
 
-    return CameraStream(device, take_in, recorder)
+    return CameraStream(device, take_in)
 
 
 def photographs(count: int) -> list[np.ndarray]:

@@ -15,6 +15,7 @@ import pytest
 from scripted_camera import Scripted, photographs, stream_of
 
 from slam.live_settings import LiveSettings
+from slam.playing import playing
 from slam.sources import open_source
 from slam.sources.camera import CameraSource
 from slam.sources.capture import Shot
@@ -80,6 +81,17 @@ def test_stopping_ends_a_wait_for_a_camera_at_once() -> None:
     assert time.monotonic() - start < 5
     assert not [t for t in threading.enumerate() if t.name == "camera"]
     assert len(stream.facts()["waited"]) == 1
+
+
+def test_a_stream_that_nobody_began_leaves_no_thread_and_no_recording(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("slam.sources.camera.find_device", lambda _: Scripted([1, 2], ends=True))
+    stream = CameraSource(LiveSettings(device="0"), "none").in_real_time(tmp_path)
+    with playing(stream, None):
+        """Ctrl-C came before the first image was wanted."""
+    assert not [t for t in threading.enumerate() if t.name in ("camera", "recorder")]
+    assert not list(tmp_path.iterdir()) and stream.facts()["recording"] is None
 
 
 def test_another_image_size_is_an_error_where_images_are_taken(
