@@ -15,7 +15,6 @@ from slam.frame import Image
 from slam.sources.calibration import UNCALIBRATED, Calibration
 from slam.sources.camera import CameraStream
 from slam.sources.capture import Shot
-from slam.sources.recorded import Recorder
 
 CALIBRATION = SAMPLE / "calibration.yaml"
 
@@ -23,7 +22,8 @@ CALIBRATION = SAMPLE / "calibration.yaml"
 class Scripted:
     """A camera at the seam: gives an image for each number, fails at "out", is gone at "gone".
 
-    Where the script is through it waits, or ends if `ends`. `idle` says that it is.
+    At "more" it waits for `more`, and where the script is through until it is stopped, unless it
+    `ends`; `idle` says that it waits.
     """
 
     total: int | None = None
@@ -49,9 +49,11 @@ class Scripted:
     def read(self, stopped: threading.Event) -> Shot | None:
         if not self.script and not self.ends:
             self.idle.set()
-            while not stopped.is_set() and not self.more.wait(0.01):
-                pass
-            self.more.clear()
+            stopped.wait()
+        if self.script and self.script[0] == "more":
+            self.script.pop(0)
+            self.idle.set()
+            self.more.wait()
         if not self.script or not isinstance(value := self.script.pop(0), int):
             return None
         return Shot(np.full((4, 6, 3), value, np.uint8), time.monotonic())
@@ -60,14 +62,14 @@ class Scripted:
         """Nothing is held."""
 
 
-def stream_of(device: Scripted, recorder: Recorder | None = None) -> CameraStream:
+def stream_of(device: Scripted) -> CameraStream:
     """Images that count up; their colour is what the script says."""
     count = iter(range(10_000))
 
     def take_in(raw: np.ndarray, time: float) -> Image:
         return Image(next(count), time, time, torch.from_numpy(raw))
 
-    return CameraStream(device, take_in, recorder)
+    return CameraStream(device, take_in)
 
 
 def photographs(count: int) -> list[np.ndarray]:

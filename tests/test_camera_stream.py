@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 from scripted_camera import Scripted, photographs, stream_of
 
 from slam.live_settings import LiveSettings
+from slam.playing import playing
 from slam.sources import open_source
 from slam.sources.camera import CameraSource
 from slam.sources.capture import Shot
@@ -22,7 +24,7 @@ from slam.sources.recorded import NAME
 
 
 def test_the_newest_image_wins_and_dropped_ones_leave_gaps() -> None:
-    device = Scripted([10])
+    device = Scripted([10, "more"])
     stream = stream_of(device)
     images = iter(stream)
     first = next(images)
@@ -63,7 +65,9 @@ def test_a_camera_that_comes_back_goes_on_with_time_and_index(
     assert [i.index for i in shown][-1] == 3 and int(shown[-1].rgb[0, 0, 0]) == 4
     times = [i.time for i in shown]
     assert times == sorted(times)
-    assert [r.message.split(":")[1][:9] for r in caplog.records] == [" no image", " back aft"[:9]]
+    lost, back = [r.getMessage() for r in caplog.records]
+    assert lost == "scripted: no image comes; waiting for the camera"
+    assert re.fullmatch(r"scripted: back after \d+\.\d s", back)
     (wait,) = stream.facts()["waited"]
     assert 0.7 < wait["to"] - wait["from"] < 10  # pauses of 0.05, 0.1, 0.2 and 0.4 s
     assert stream.facts()["captured"] == 4
@@ -80,6 +84,17 @@ def test_stopping_ends_a_wait_for_a_camera_at_once() -> None:
     assert time.monotonic() - start < 5
     assert not [t for t in threading.enumerate() if t.name == "camera"]
     assert len(stream.facts()["waited"]) == 1
+
+
+def test_a_stream_that_nobody_began_leaves_no_thread_and_no_recording(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("slam.sources.camera.find_device", lambda _: Scripted([1, 2], ends=True))
+    stream = CameraSource(LiveSettings(device="0"), "none").in_real_time(tmp_path)
+    with playing(stream, None):
+        """Ctrl-C came before the first image was wanted."""
+    assert not [t for t in threading.enumerate() if t.name in ("camera", "recorder")]
+    assert not list(tmp_path.iterdir()) and stream.facts()["recording"] is None
 
 
 def test_another_image_size_is_an_error_where_images_are_taken(

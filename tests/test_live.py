@@ -25,6 +25,7 @@ from slam.sources.registry import read_recording
 
 Command = Callable[..., CommandResult]
 KNOWN = ("--calib", CALIBRATION, "--set", "flow.long_side=240", "-q")  # small images: quick
+MOST = 0.9  # of the images taken are posed: all where no gap is large; a busy machine leaves gaps
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,8 @@ def test_a_live_run_reports_what_it_took_and_when(live_run: Path) -> None:
     live = report["live"]
     assert report["frames"] == live["captured"] == 50
     assert live["taken"] + report["dropped"] == 50
-    assert report["posed"] > 20
+    assert live["taken"] > 20  # how many a machine keeps up with is its own: 47 on two free cores
+    assert report["posed"] >= MOST * live["taken"]
     assert 0 < report["latency_ms"]["p50"] <= report["latency_ms"]["p95"]
     assert live["waited"] == []
     assert live["recording"] == {"file": NAME, "images": 50, "left_out": 0, "failed": ""}
@@ -124,6 +126,7 @@ def test_a_recording_is_not_written_over_itself(live_run: Path, run_cli: Command
     assert (live_run / NAME).stat().st_size == size
 
 
+@pytest.mark.slow
 def test_a_killed_live_run_is_resumed_from_its_recording_or_not_at_all(
     film: Path, tmp_path: Path, run_cli: Command
 ) -> None:
@@ -138,8 +141,9 @@ def test_a_killed_live_run_is_resumed_from_its_recording_or_not_at_all(
     report = json.loads((out / "report.json").read_text())
     assert report["format"] == "recording" and report["frames"] == recorded
     first = report["resumed_at"]
-    assert 0 < first < recorded and report["processed"] >= recorded - first
-    assert report["posed"] >= 0.8 * report["processed"]
+    assert 0 < first <= recorded  # equal where it was killed with nothing more on the disk
+    assert report["processed"] >= recorded - first
+    assert report["posed"] >= MOST * report["processed"]
 
 
 class Filming(Scripted):
@@ -168,6 +172,8 @@ def test_ctrl_c_ends_the_wait_for_an_unplugged_camera_and_saves(
     result = run_cli("live", "0", *KNOWN, "--out", out)
     assert result.code == 0, result.err  # that is how a run of a camera ends
     report = json.loads((out / "report.json").read_text())
-    assert report["live"]["captured"] == 39  # the first one was only looked at
-    assert report["posed"] > 15 and not (out / "session.journal").exists()
+    live = report["live"]
+    assert live["captured"] == 39  # the first one was only looked at
+    assert live["taken"] > 15  # its own, too
+    assert report["posed"] >= MOST * live["taken"] and not (out / "session.journal").exists()
     assert (out / "map.ply").is_file() and (out / NAME).is_file()

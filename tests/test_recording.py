@@ -6,7 +6,9 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import pytest
 from conftest import CommandResult, expect_one_line
@@ -101,6 +103,33 @@ def test_a_full_disk_is_said_once_and_ends_the_recording_alone(
         "left_out": 0,
         "failed": "No space left on device",
     }
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "at most 65500 px a side, got 70000x1"),
+        ((False, None), "could not write an image of 70000x1 px"),
+        (cv2.error("out of\n memory"), "out of memory"),
+    ],
+)
+def test_an_image_that_is_no_jpeg_is_said_once_and_ends_the_recording_alone(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: tuple[bool, None] | Exception | None,
+    said: str,
+) -> None:
+    if answer is not None:
+        monkeypatch.setattr("slam.sources.recorded.LONGEST_SIDE", 100_000)
+        answers = Mock(side_effect=[answer])
+        monkeypatch.setattr("slam.sources.recorded.cv2.imencode", answers)
+    recorder = Recorder(tmp_path / NAME, 90, None)
+    for index in range(3):
+        recorder.put(index, index / 30, np.zeros((1, 70_000, 3), np.uint8))
+    recorder.close()
+    assert said in recorder.facts()["failed"] and recorder.written == 0
+    assert caplog.text.count(said) == 1 and "Traceback" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def refused(guard: Guard, target: str = "/", **headers: str | list[str]) -> str:
         ({"Host": "localhost@evil.example"}, "one Host"),
         ({"Host": "192.168.0.7:8080"}, "localhost"),
         ({"Host": "[::1"}, "one Host"),
+        ({"Host": "[1:2:3]"}, "one Host"),
         ({"Host": ""}, "one Host"),
         ({"Host": "localhost; script-src *"}, "one Host"),
         ({"Host": "localhost:"}, "one Host"),
@@ -71,6 +72,7 @@ def test_without_a_token_only_this_machines_own_pages_pass(
         (f"/?token={TOKEN[:-1]}", "", False),
         ("/?token=", "", False),
         ("/?token=ä", "slam_token=\x00", False),
+        ("/?token=\udcff", "slam_token=\udcff", False),
         (f"/?token=x&token={TOKEN}", "", False),
         (f"/{TOKEN}", "", False),
         (f"/?x={TOKEN}", "", False),
@@ -80,6 +82,10 @@ def test_with_a_token_only_who_knows_it_passes(target: str, cookie: str, passes:
     why = refused(Guard(TOKEN), target, Host="far.example:8080", Cookie=cookie)
     assert (why == "") == passes
     assert TOKEN not in why
+
+
+def test_a_token_does_not_excuse_a_host_that_is_none() -> None:
+    assert "one Host" in refused(Guard(TOKEN), f"/?token={TOKEN}", Host="[1:2:3]:8080")
 
 
 def test_a_token_does_not_open_the_door_to_other_sites() -> None:

@@ -6,8 +6,9 @@ import http.client
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
+from queue import SimpleQueue
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -18,12 +19,15 @@ pytest.importorskip("viser", reason="viser is not installed: pip install '.[web]
 from chromium import Chromium, Page
 from conftest import PACKAGE_PARENT
 from sequences import OUTPUTS, SAMPLE, cut_sample
-from viewer_scenes import small_config
-from web_pages import Watched
+from viewer_scenes import scene_of, small_config
+from web_pages import PATIENCE, Watched
 
+from slam.outputs import RunResult
 from slam.run import run
-from slam.viewer.web_live import WebLive, run_in_browser
-from slam.viewer.web_server import Address
+from slam.viewer.run_thread import RunThread
+from slam.viewer.web_live import Messenger, WebLive, run_in_browser
+from slam.viewer.web_page import Event
+from slam.viewer.web_server import Address, open_door, serving
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +43,7 @@ def expect_same(one: Path, other: Path) -> None:
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_a_run_that_a_browser_watches_finds_what_it_finds_alone(
     browser: Chromium, alone: Path, tmp_path: Path
 ) -> None:
@@ -87,6 +92,27 @@ def test_a_viewer_that_fails_leaves_the_run_alone(
     ]
 
 
+def test_a_final_map_that_cannot_be_read_leaves_the_last_scene_and_the_page(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "map.slam").write_bytes(b"damaged")
+    config, events = small_config(SAMPLE, tmp_path), SimpleQueue[Event]()
+    watcher = Messenger(events)
+    thread = RunThread(config, watcher, lambda _: None)
+    thread.result = RunResult(tmp_path, {}, 0)
+    said: list[str] = []
+    with serving(open_door(Address(port=0))) as server:
+        live = WebLive(server, events, watcher, thread, config)
+        live.page.show(scene := scene_of(2))
+        monkeypatch.setattr(live.page, "notice", said.append)
+        monkeypatch.setattr(live.page.panel, "say", lambda _: watcher.interrupt())  # said last
+        events.put(Event("over"))
+        live.follow(stay=True)
+        assert live.page.scene is scene
+    (notice,) = said
+    assert "cannot be shown" in notice and "map.slam" in notice and notice in caplog.text
+
+
 def test_bad_input_is_raised(tmp_path: Path) -> None:
     config = small_config(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(FileNotFoundError, match="nowhere"):
@@ -108,23 +134,45 @@ def test_a_browser_that_hangs_holds_nothing_up(
 
 
 @pytest.mark.slow
-def test_buttons_pause_save_and_stop_the_run(browser: Chromium, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+def test_buttons_pause_save_and_stop_the_run(
+    browser: Chromium, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rests = tmp_path / "out", threading.Event()
+
+    class Resting(threading.Condition):
+        """Says when the run begins to wait."""
+
+        def wait(self, timeout: float | None = None) -> bool:
+            rests.set()
+            return super().wait(timeout)
+
+    class Announcing(Messenger):
+        """Its run says when it waits in a pause."""
+
+        def __init__(self, events: SimpleQueue[Event]) -> None:
+            super().__init__(events)
+            self._change = Resting()
+
+    monkeypatch.setattr("slam.viewer.web_live.Messenger", Announcing)
+
+    def click(tab: Page, button: str) -> None:
+        """A click after which the run rests."""
+        rests.clear()
+        tab.click(button)
+        assert rests.wait(PATIENCE)
 
     def frames(live: WebLive) -> int:
         return 0 if live.watcher.latest is None else live.watcher.latest.frames
 
     def script(tab: Page, live: WebLive) -> None:
         tab.text_where(lambda text: "tracked" in text)
-        tab.click("Pause")
+        click(tab, "Pause")
         tab.text_where(lambda text: "Go on" in text)
-        time.sleep(1)  # it was in the middle of an image
         paused = frames(live)
-        tab.click("Save now")
+        click(tab, "Save now")
         tab.text_where(lambda text: "saved" in text)
         assert frames(live) == paused + 1 and (out / "map.ply").is_file()
-        tab.click("Step")
-        time.sleep(1)
+        click(tab, "Step")
         assert frames(live) == paused + 2
         tab.click("Go on")
         tab.text_where(lambda text: "Pause" in text and "tracked" in text)

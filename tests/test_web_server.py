@@ -107,6 +107,22 @@ def test_a_token_that_is_given_holds_on_loopback_too(monkeypatch: pytest.MonkeyP
         assert get(door, "/").status == 403 and get(door, f"/?token={TOKEN}").status == 200
 
 
+@pytest.mark.parametrize("token", ["", TOKEN])
+@pytest.mark.parametrize(
+    "request_line_and_host",
+    [b"GET / HTTP/1.1\r\nHost: [1:2:3]", b"GET /?token=\xff HTTP/1.1\r\nHost: far.example"],
+)
+def test_what_is_malformed_is_refused_like_everything_else(
+    monkeypatch: pytest.MonkeyPatch, token: str, request_line_and_host: bytes
+) -> None:
+    with (
+        opened(monkeypatch, token=token) as door,
+        socket.create_connection(door.listening.getsockname(), timeout=10) as asking,
+    ):
+        asking.sendall(request_line_and_host + b"\r\n\r\n")
+        assert asking.recv(1000).startswith(b"HTTP/1.1 403 ")
+
+
 def test_only_the_port_of_the_door_is_open_and_no_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLAM_WEB_TOKEN", raising=False)
     door = open_door(Address(port=0))
@@ -174,6 +190,7 @@ def test_viser_that_is_missing_leaves_the_run_alone(
     assert "nowhere" in missing.err  # it did run
 
 
+@pytest.mark.slow
 def test_the_web_viewer_wants_no_qt() -> None:
     script = "import sys; sys.modules['PySide6'] = None; import slam.viewer.web_live"
     subprocess.run([sys.executable, "-c", script], cwd=PACKAGE_PARENT, check=True)

@@ -84,7 +84,7 @@ class CameraSource(ImageSource):
 
     def in_real_time(self, folder: Path) -> CameraStream:
         """The images from now on, recorded in a folder if the settings say so; once."""
-        return CameraStream(self.device, self._take_in, self._recorder(folder))
+        return CameraStream(self.device, self._take_in, lambda: self._recorder(folder))
 
     def _recorder(self, folder: Path) -> Recorder | None:
         if not self.settings.record:
@@ -136,14 +136,20 @@ class CameraStream(Stream):
         self,
         device: Device,
         take_in: Callable[[np.ndarray, float], Image],
-        recorder: Recorder | None,
+        open_recorder: Callable[[], Recorder | None] = lambda: None,
     ) -> None:
-        """Args: take_in: makes an image of a raw one [H, W, 3] uint8 RGB and its time, s."""
+        """Nothing is opened before the first image is wanted.
+
+        Args:
+            take_in: makes an image of a raw one [H, W, 3] uint8 RGB and its time, s.
+            open_recorder: called once, in the stream's thread, which closes what it gives.
+        """
         super().__init__()
         self.waits: list[Wait] = []
         self._device = device
         self._take_in = take_in
-        self._recorder = recorder
+        self._open_recorder = open_recorder
+        self._recorder: Recorder | None = None
 
     def facts(self) -> dict[str, Any]:
         recorder = self._recorder
@@ -156,6 +162,7 @@ class CameraStream(Stream):
 
     def _feed(self) -> None:
         clock = _Clock()
+        self._recorder = self._open_recorder()
         try:
             with closing(self._shots(clock)) as shots:
                 for shot in shots:

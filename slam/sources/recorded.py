@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 NAME = "recording.mjpeg"  # in the output folder of a live run
 TABLE, CALIBRATION = ".csv", ".yaml"  # suffixes of what lies beside it
 HEADER = "# index,seconds,offset,bytes\n"
+LONGEST_SIDE = 65_500  # px that libjpeg writes (JPEG_MAX_DIMENSION)
 WAITING = 32  # images that may wait to be written
 
 
@@ -112,8 +113,8 @@ class Recorder:
             return
         try:
             self._append(captured)
-        except OSError as error:  # the run is worth more than its recording
-            self.failed = error.strerror or str(error)
+        except Exception as error:  # the run is worth more than its recording
+            self.failed = _reason(error)
             logger.warning("%s: %s; the run goes on, recorded up to here", self.path, self.failed)
 
     def _append(self, captured: Captured) -> None:
@@ -130,12 +131,28 @@ class Recorder:
             try:
                 file.close()
             except OSError as error:  # what a full disk did not take is in the buffer still
-                self.failed = self.failed or error.strerror or str(error)
+                self.failed = self.failed or _reason(error)
 
 
 def _encode(rgb: np.ndarray, quality: int) -> bytes:
+    """JPEG of an image [H, W, 3] uint8. Raises ValueError where it cannot be one."""
+    height, width = rgb.shape[:2]
+    if max(height, width) > LONGEST_SIDE:
+        raise ValueError(
+            f"wanted images that fit into JPEG, at most {LONGEST_SIDE} px a side, got "
+            f"{width}x{height}; ask the camera for smaller ones (--size)"
+        )
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+    encoded, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not encoded:
+        raise ValueError(f"OpenCV could not write an image of {width}x{height} px as JPEG")
+    return data.tobytes()
+
+
+def _reason(error: Exception) -> str:
+    """In one line."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return said or " ".join(str(error).split()) or type(error).__name__
 
 
 # --- reading -------------------------------------------------------------------------------------

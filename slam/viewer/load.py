@@ -21,7 +21,7 @@ from slam.sources import Source
 from slam.sources.configured import open_configured
 from slam.sources.ground_truth import mirrored
 from slam.trajectory import Trajectory, associate, read_trajectory
-from slam.viewer.frame_images import FrameImages, expect_same_recording
+from slam.viewer.frame_images import SAME_TIME, FrameImages, expect_same_recording
 from slam.viewer.points import VERTEX, cloud_vertices, point_vertices
 from slam.viewer.recording import Recording, places_of, playing_seconds
 from slam.viewer.saved import in_order, open_source_of, recording_of_map, scene_of_map
@@ -33,7 +33,6 @@ ARRAYS = ("index", "time", "T_WC", "inverse_depth", "information", "pixel", "wor
 ARRAYS += ("intrinsics",)
 OF_KEYFRAMES = ("index", "time", "T_WC", "inverse_depth", "information")
 MAP = "map.slam"
-SAME_TIME = 1e-5  # stamps are written with 6 decimals
 NUMBERED = {"icl": 1 / 30}  # s of a stamp, of formats whose stamps are frame numbers
 NO_CAMERA: Intrinsics = (1.0, 1.0, 0.0, 0.0)
 

@@ -40,7 +40,7 @@ class Guard:
         Args: target: path and query.
         """
         hosts, origins = headers.get_all("Host"), headers.get_all("Origin")
-        if len(hosts) != 1 or not AUTHORITY.fullmatch(hosts[0]) or len(origins) > 1:
+        if len(hosts) != 1 or not _is_authority(hosts[0]) or len(origins) > 1:
             return "wanted one Host and at most one Origin"
         if self.token is None and not is_loopback(host_name(hosts[0])):
             return "wanted localhost as the Host; for other names set a token"
@@ -63,7 +63,8 @@ class Guard:
 
     def _same(self, token: str) -> bool:
         """Takes the same time for every wrong one."""
-        return hmac.compare_digest(token.encode(), (self.token or "").encode()) and bool(token)
+        given = token.encode(errors="surrogatepass")  # bytes that are no ASCII come as surrogates
+        return hmac.compare_digest(given, (self.token or "").encode()) and bool(token)
 
 
 def expect_token(token: str) -> str:
@@ -88,8 +89,15 @@ def is_loopback(name: str) -> bool:
 
 
 def host_name(authority: str) -> str:
-    """The name in `name:port`, without brackets, in lower case."""
-    return urlsplit(f"//{authority}").hostname or ""
+    """The name in `name:port`, without brackets, in lower case; empty where that is none."""
+    try:
+        return urlsplit(f"//{authority}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_authority(host: str) -> bool:
+    return AUTHORITY.fullmatch(host) is not None and host_name(host) != ""
 
 
 def _authority(origin: str) -> str:

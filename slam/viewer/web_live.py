@@ -134,8 +134,17 @@ class WebLive:
         """Shows the final, dense map, where there is time for it."""
         self.page.panel.end_run()
         if self._stays:
-            self.page.show(load_scene(result.folder))
+            self._show_saved(result.folder)
         self.page.panel.say(f"done, written to {result.folder} · {map_words(self.page.scene)}")
+
+    def _show_saved(self, folder: Path) -> None:
+        """The last scene stays where what was saved cannot be read, which everybody is told."""
+        try:
+            self.page.show(load_scene(folder))
+        except (ValueError, OSError) as error:
+            why = f"the final map cannot be shown: {' '.join(str(error).split())}"
+            log.warning("%s", why)
+            self.page.notice(why)
 
 
 def run_in_browser(
