@@ -17,7 +17,7 @@ def add_calibrate(commands: argparse._SubParsersAction) -> argparse.ArgumentPars
     command.set_defaults(command=_calibrate)
     add = command.add_argument
     add("source", metavar="SOURCE", nargs="?", help="folder of images or data set, or a video file")
-    add("--device", metavar="N", type=int, help="in place of SOURCE: a camera, by its number")
+    add("--device", metavar="CAMERA", help="in place of SOURCE: a camera, as slam live takes it")
     add(
         "--board",
         metavar="B",
@@ -63,7 +63,7 @@ def _calibrate(options: argparse.Namespace) -> int:
 
     if (options.source is None) == (options.device is None):
         got = "neither" if options.source is None else "both"
-        raise ValueError(f"calibrate: wanted SOURCE or --device N, got {got}")
+        raise ValueError(f"calibrate: wanted SOURCE or --device CAMERA, got {got}")
     board = parse_board(options.board, options.square, options.marker, options.dictionary)
     if options.device is None:
         images = images_of(options.source, options.every)

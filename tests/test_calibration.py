@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from slam.calibration.report import calibration_file, warnings_of
 from slam.calibration.solve import FEWEST
 from slam.camera import Camera, load_calibration
 from slam.sources import open_source
+from slam.sources.capture import CameraDevice, Shot
 
 Command = Callable[..., CommandResult]
 WIDTH, HEIGHT = 400, 300
@@ -201,6 +204,22 @@ def test_a_run_takes_the_file(
     assert load_calibration(tmp_path / "camera.yaml") == sample
 
 
+class Filmed:
+    """An open camera that gives images, None where one fails, and none after the last."""
+
+    rate, exposes = 0.0, False
+
+    def __init__(self, images: list[np.ndarray | None]) -> None:
+        self.left = images
+
+    def read(self, stopped: threading.Event) -> Shot | None:
+        raw = self.left.pop(0) if self.left else None
+        return None if raw is None else Shot(raw, 0.0)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
 def test_videos_and_cameras_are_filmed(
     seen: Callable[[str, str], Seen],
     tmp_path: Path,
@@ -218,35 +237,29 @@ def test_videos_and_cameras_are_filmed(
     done = run_cli("calibrate", tmp_path / "board.avi", *board, tmp_path / "a.yaml", "--every", "2")
     assert done.code == 0 and "9 images" in done.out, done.err
 
-    class Filmed:
-        def __init__(self, number: int) -> None:
-            self.left = list(images) if number == 3 else []
-
-        def isOpened(self) -> bool:
-            return bool(self.left)
-
-        def grab(self) -> bool:
-            self.image = self.left.pop(0) if self.left else None
-            return self.image is not None
-
-        def retrieve(self) -> tuple[bool, np.ndarray]:
-            return True, cv2.cvtColor(self.image, cv2.COLOR_GRAY2BGR)
-
-        def release(self) -> None:
-            self.left = []
-
-    monkeypatch.setattr("slam.calibration.pipeline.cv2.VideoCapture", Filmed)
+    rgb = [cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) for image in images]
+    monkeypatch.setattr(CameraDevice, "open", lambda _: Filmed([None, *rgb[:5], None, *rgb[5:]]))
     clock = itertools.count()
     monkeypatch.setattr("slam.calibration.pipeline.time.monotonic", lambda: float(next(clock)))
-    done = run_cli("calibrate", "--device", "3", "--seconds", "16.5", *board, tmp_path / "b.yaml")
+    done = run_cli("calibrate", "--device", "3", "--seconds", "18.5", *board, tmp_path / "b.yaml")
     assert done.code == 0 and "16 images" in done.out, done.err
     np.testing.assert_allclose(
         load_calibration(tmp_path / "b.yaml").intrinsics, CAMERAS["pinhole"].intrinsics, atol=2
     )
-    wrong = run_cli("calibrate", "--device", "4", *board, tmp_path / "c.yaml")
-    expect_one_line(wrong, "device 4", "wanted a camera")
     gone = run_cli("calibrate", "--device", "3", "--seconds", "99", *board, tmp_path / "c.yaml")
-    expect_one_line(gone, "device 3", "gives none")
+    expect_one_line(gone, "camera 3", "it gives none")
+    film = ("--device", tmp_path / "board.avi", "--every", "2", "--seconds", "999")  # to its end
+    played = run_cli("calibrate", *film, *board, tmp_path / "d.yaml")
+    assert played.code == 0 and "9 images" in played.out, played.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere cameras are not listed")
+def test_a_camera_that_is_not_there_is_said_with_those_that_are(
+    tmp_path: Path, run_cli: Command
+) -> None:
+    board = ("--board", "charuco:7x5", "-o", tmp_path / "c.yaml")
+    expect_one_line(run_cli("calibrate", "--device", "99", *board), "camera 99", "there are: ")
+    expect_one_line(run_cli("calibrate", "--device", "rtps", *board), "rtps", "slam live --list")
 
 
 # --- bad input ------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +18,15 @@ from slam.calibration.boards import HINTED, Board, View, hint
 from slam.calibration.report import calibration_file, draw_report, summary, warnings_of
 from slam.calibration.selection import MOST, choose_views
 from slam.calibration.solve import FEWEST, Solution, expect_model, solve
+from slam.live_settings import LiveSettings
 from slam.sources import open_source
+from slam.sources.capture import Device
+from slam.sources.devices import find_device
 from slam.trajectory import write_atomically
 
 LOOKED_AT = 300  # images at most, where nobody says how many
 DEVICE_PAUSE = 0.25  # s between two images of a camera that are looked at
+FAILURES = 5  # images that a camera may fail to give, one after the other
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,38 +67,42 @@ def images_of(path: str | Path, every: int | None = None) -> Images:
     return Images(str(path), named)
 
 
-def images_of_device(number: int, seconds: float, every: int | None = None) -> Images:
+def images_of_device(name: str, seconds: float, every: int | None = None) -> Images:
     """Images of a camera for some time; None = one each DEVICE_PAUSE, else every n-th.
 
-    Raises ValueError where there is no such camera.
+    Args: name: as `slam live` takes it: a number, a URL, a file, or realsense[:SERIAL].
+    Raises ValueError or FileNotFoundError for a name of none; while the images are gone through,
+    ValueError or OSError where the camera is not there or gives none.
     """
     if not 0 < seconds < float("inf"):
         raise ValueError(f"seconds: wanted a time above 0, got {seconds:g}")
     step = _expect_step(every)
-    capture = cv2.VideoCapture(number)
-    if not capture.isOpened():
-        raise ValueError(f"device {number}: wanted a camera, OpenCV finds none of this number")
-    return Images(f"device {number}", _captured(capture, number, seconds, step))
+    device = find_device(LiveSettings(device=name))
+    return Images(f"camera {device.name}", _captured(device, seconds, step))
 
 
-def _captured(
-    capture: cv2.VideoCapture, number: int, seconds: float, step: int | None
-) -> Iterator[tuple[str, np.ndarray]]:
+def _captured(device: Device, seconds: float, step: int | None) -> Iterator[tuple[str, np.ndarray]]:
+    capture = device.open()
+    never = threading.Event()
     start = due = time.monotonic()
-    taken = 0
+    taken = failed = 0
     try:
         while (now := time.monotonic()) - start < seconds:
-            if not capture.grab():
-                raise ValueError(f"device {number}: wanted more images, the camera gives none")
-            taken += 1
+            shot = capture.read(never)
+            if shot is None:
+                failed += 1
+                if device.ends:
+                    return
+                if failed == FAILURES:
+                    raise ValueError(f"camera {device.name}: wanted more images, it gives none")
+                continue
+            taken, failed = taken + 1, 0
             if taken % step if step else now < due:
                 continue
             due = now + DEVICE_PAUSE
-            decoded, bgr = capture.retrieve()
-            if decoded:
-                yield f"image {taken - 1}", cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+            yield f"image {taken - 1}", shot.raw
     finally:
-        capture.release()
+        capture.close()
 
 
 def _expect_step(every: int | None) -> int | None:
