@@ -77,6 +77,8 @@ def _go(config: Config, options: argparse.Namespace) -> int:
     """A run, with a window where one is wanted and possible."""
     from slam.run import run  # after the settings: a mistake in them shows at once
 
+    if options.viewer != "web" and (options.viewer_stay or options.web_port is not None):
+        raise ValueError("--viewer-stay and --web-port want --viewer web; add it, or leave them")
     if options.viewer is not None and _can_show(options.viewer):
         return _run_shown(options, config)
     result = run(config)
@@ -133,6 +135,8 @@ def _say_page(url: str) -> None:
 
 def _view(options: argparse.Namespace) -> int:
     viewer = options.viewer or "desktop"
+    if not options.run.exists():
+        raise FileNotFoundError(f"{options.run}: wanted a run's folder, a map or a .ply, got none")
     if reason := _why_not(viewer):
         raise ValueError(f"no viewer: {reason}")
     if viewer == "desktop":

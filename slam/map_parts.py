@@ -39,7 +39,10 @@ def parts_of(graph: Graph, first: int | None = None) -> list[MapPart]:
 
 
 def _alone(graph: Graph, name: int, rest: bool) -> Graph:
-    """A submap as a graph. Args: rest: with the frames that hang on no keyframe at all."""
+    """A submap as a graph.
+
+    Args: rest: with the frames that were lost, wherever that was; else only those posed in it.
+    """
     keyframes, submaps = graph.keyframes(), graph.submaps
     place = {k: n for n, k in enumerate(submaps.members(name, len(keyframes)))}
     alone = Graph(graph.intrinsics, graph.pages)
@@ -50,7 +53,7 @@ def _alone(graph: Graph, name: int, rest: bool) -> Graph:
     edges = {e: c for e, c in graph.edges().items() if place.keys() >= set(e)}
     alone.set_edges([], {(place[i], place[j]): c for (i, j), c in edges.items()})
     for record in graph.records():
-        if record.keyframe in place:
+        if record.keyframe in place and (rest or record.state in SOLVED):
             alone.set_record(replace(record, keyframe=place[record.keyframe]))
         elif record.keyframe < 0 and rest:
             alone.set_record(record)

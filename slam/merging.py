@@ -62,10 +62,11 @@ def merge(first: Path, second: Path, out: Path) -> Merged:
         votes = _votes(slam, count)
         believed = agreeing(slam.graph.keyframes(), votes, settings.loops)
         if not believed:
+            got = f"{len(votes)} that do not" if votes else "none that see the same"
             raise ValueError(
                 f"{first} and {second}: wanted {settings.loops.votes} pairs of keyframes that see "
-                f"the same place and agree on how the maps lie, got {len(votes)} pairs that do "
-                "not; film the way from one to the other, and go on with one of them (--map)"
+                f"the same place and agree on how the maps lie, got {got}; "
+                "film the way from one to the other, and go on with one of them (--map)"
             )
         moved = correction(slam.graph.keyframes(), believed[0])
         move(slam.graph, range(count, len(slam.graph)), moved)

@@ -33,12 +33,14 @@ class Files:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.unwritten: dict[str, str] = {}  # name → why
+        self.written = False  # whether anything was
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
         """Path of a file for the body to write; why it could not is kept for `complaint`."""
         try:
             yield self.folder / name
+            self.written = True
         except OSError as error:
             self.unwritten[name] = error.strerror or str(error)
 
@@ -70,4 +72,7 @@ class Files:
         for name, why in self.unwritten.items():
             names.setdefault(why, []).append(name)
         failures = "; ".join(f"{', '.join(files)} ({why})" for why, files in names.items())
-        return f"{self.folder}: could not write {failures}; the other files are there"
+        rest = "the other files are there"
+        if not self.written:
+            rest = f"nothing else was to be; make room, then try slam resume {self.folder}"
+        return f"{self.folder}: could not write {failures}; {rest}"

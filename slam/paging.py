@@ -272,6 +272,8 @@ def pages_of(settings: RunSettings) -> Pages:
             f"memory budget: wanted at least {least:.0f} MB, of which the program alone takes "
             f"{resident_memory():.0f}, got {budget:.0f} MB; give it more"
         )
+    if settings.scratch and not Path(settings.scratch).is_dir():
+        raise ValueError(f"run.scratch: wanted a folder that is there, got {settings.scratch}")
     chosen = [settings.scratch] if settings.scratch else [settings.out, "."]
     return Pages(budget, *(Path(name) for name in chosen if name))
 

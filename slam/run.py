@@ -224,7 +224,8 @@ class _Run:
         if broken is None and not self.files.unwritten:
             self.session.finished(slam.config.run.keep_journal)
         if broken is not None:
-            log.warning("what was computed is in %s", self.files.folder)
+            if self.files.written:
+                log.warning("what was computed is in %s", self.files.folder)
             if self.files.unwritten:
                 log.warning("%s", self.files.complaint())
             raise broken

@@ -286,6 +286,23 @@ def test_time_equal_or_going_back(tmp_path: Path, run_cli: Command, second: floa
     expect_one_line(run_cli("run", source, "--out", tmp_path / "o"), "100", f"{second:g}")
 
 
+def test_a_text_file_is_no_video(tmp_path: Path, run_cli: Command) -> None:
+    result = run_cli("run", SAMPLE / "groundtruth.txt", "--out", tmp_path / "o")
+    expect_one_line(result, "groundtruth.txt", "wanted a video or the folder", "got a text file")
+
+
+def test_options_of_a_viewer_that_is_not_wanted_are_refused(
+    tmp_path: Path, run_cli: Command
+) -> None:
+    for option in (("--viewer-stay",), ("--web-port", "8099")):
+        result = run_cli("run", SAMPLE, "--end", "5", *option, "--out", tmp_path / "o")
+        expect_one_line(result, "want --viewer web")
+    expect_one_line(run_cli("view", tmp_path / "nowhere"), "nowhere", "a map or a .ply")
+    scratch = ("--memory-budget", "4GB", "--set", f"run.scratch={tmp_path / 'nowhere'}")
+    result = run_cli("run", SAMPLE, "--end", "5", *scratch, "--out", tmp_path / "o")
+    expect_one_line(result, "run.scratch: wanted a folder", "nowhere")
+
+
 @pytest.mark.parametrize("frames", [[0, 1], [5] * 40], ids=["two frames", "a still camera"])
 def test_no_motion_is_said_in_one_line(tmp_path: Path, run_cli: Command, frames: list[int]) -> None:
     source = cut_sample(tmp_path / "cut", frames)

@@ -52,6 +52,8 @@ def read(path: Path, end: int | None = None) -> Recording:
     """
     if cv2.haveImageReader(str(path)) and path.suffix.lower() not in MOTION_JPEG:
         raise ValueError(f"{path}: wanted a video or a folder of images, got one image")
+    if _is_text(path):
+        raise ValueError(f"{path}: wanted a video or the folder of a recording, got a text file")
     capture = cv2.VideoCapture(str(path))
     stamps = []
     while (end is None or len(stamps) < end) and capture.grab():
@@ -76,3 +78,10 @@ def _times(path: Path, stamps: np.ndarray, rate: float) -> np.ndarray:
     rate = rate if 0 < rate < 1000 else DEFAULT_RATE
     logger.warning("%s: time stamps do not increase, %g images/s assumed", path, rate)
     return np.arange(len(stamps)) / rate
+
+
+def _is_text(path: Path) -> bool:
+    """Whether a file begins as no video does; OpenCV would show its letters."""
+    with path.open("rb") as file:
+        begin = file.read(1024)
+    return all(byte >= 32 or byte in b"\t\n\r" for byte in begin) and begin.isascii()

@@ -67,3 +67,16 @@ def interrupts_to(watcher: Watcher) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def interrupts_raise() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt, also where a shell has it ignored, as in the background."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

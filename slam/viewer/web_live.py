@@ -14,7 +14,7 @@ from slam.edges import step_aside
 from slam.frame import Image, Step
 from slam.outputs import RunResult
 from slam.viewer.load import load_scene
-from slam.viewer.run_thread import RunThread, interrupts_to
+from slam.viewer.run_thread import RunThread, interrupts_raise, interrupts_to
 from slam.viewer.scene import SceneBuilder
 from slam.viewer.watcher import LiveState, Watcher
 from slam.viewer.web_page import Event, WebPage
@@ -216,7 +216,7 @@ def view_in_browser(
     Raises as load_scene does, and ValueError where the address cannot be used.
     """
     scene, events, door = load_scene(path), SimpleQueue[Event](), open_door(address)
-    with serving(door) as server:
+    with serving(door) as server, interrupts_raise():
         page = WebPage(server, events.put, MapSettings().confidence, live=False)
         page.show(scene)
         page.panel.say(f"{scene.points} points · {len(scene.keyframes)} keyframes")
