@@ -74,5 +74,5 @@ class Files:
         failures = "; ".join(f"{', '.join(files)} ({why})" for why, files in names.items())
         rest = "the other files are there"
         if not self.written:
-            rest = f"nothing else was to be; make room, then try slam resume {self.folder}"
+            rest = f"no file was; make room, then: slam resume {self.folder}"
         return f"{self.folder}: could not write {failures}; {rest}"

@@ -115,8 +115,21 @@ class Page:
             text = str(self.evaluate("document.body.innerText"))
             if wanted(text):
                 return text
-            assert time.monotonic() < end, text
-            time.sleep(0.05)
+            left = end - time.monotonic()
+            assert left > 0, text
+            self._wait_for_change(text, min(left, PATIENCE / 2))
+
+    def _wait_for_change(self, text: str, seconds: float) -> None:
+        """Until the page says so that it has changed since its text was this, or so long."""
+        self.evaluate(
+            f"""new Promise(done => {{
+                if (document.body.innerText !== {json.dumps(text)}) return done();
+                const seen = new MutationObserver(() => {{ seen.disconnect(); done(); }});
+                const all = {{subtree: true, childList: true, characterData: true}};
+                seen.observe(document.body, {{...all, attributes: true}});
+                setTimeout(done, {1000 * seconds});
+            }})"""
+        )
 
     def click(self, label: str) -> None:
         """Clicks the button with this text."""
